@@ -1,0 +1,266 @@
+"""Header blocks of RFC 5322 and MIME, on the bytes as they came.
+
+Guarantees: linear time; nothing outside the header block is touched; a limit that is passed raises
+``ResourceLimitError``. What is malformed is reported (``defects``), never repaired, so that a strict caller can
+refuse and a lenient one can show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from urllib.parse import unquote_to_bytes
+
+MAX_HEADER_BLOCK_BYTES = 65_536
+MAX_HEADER_FIELDS = 1_000
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+
+
+class ResourceLimitError(ValueError):
+    """A header block, a part count or a depth is beyond its named limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One header field. ``value`` is the raw bytes after the colon, folding included, line end excluded."""
+
+    name: bytes
+    """Lower case."""
+    value: bytes
+    start: int
+    """Offset of the field's first byte in the scanned buffer."""
+    end: int
+    """Offset after the field's line end."""
+
+    @property
+    def text(self) -> str:
+        """The value unfolded and stripped, as text; bytes that are not UTF-8 become U+FFFD."""
+        return unfold(self.value).decode("utf-8", "replace").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderBlock:
+    """The fields of one entity, in order, and where its body begins."""
+
+    fields: tuple[Field, ...]
+    body_start: int
+    defects: tuple[str, ...] = ()
+
+    def all(self, name: bytes) -> tuple[Field, ...]:
+        """Every field of that (lower-case) name, in order."""
+        return tuple(f for f in self.fields if f.name == name)
+
+    def first(self, name: bytes) -> Field | None:
+        """The first field of that (lower-case) name, or None."""
+        return next((f for f in self.fields if f.name == name), None)
+
+    def text(self, name: bytes) -> str:
+        """The unfolded text of the first field of that name, or the empty string."""
+        found = self.first(name)
+        return found.text if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentType:
+    """A parsed Content-Type or Content-Disposition: lower-case type and parameter names.
+
+    ``duplicates`` names the parameters given more than once (an ambiguity, smime.md m06).
+    """
+
+    maintype: str
+    subtype: str
+    parameters: dict[str, str] = field(default_factory=dict)
+    duplicates: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> str:
+        """``type/subtype``."""
+        return f"{self.maintype}/{self.subtype}"
+
+
+def unfold(value: bytes) -> bytes:
+    """Remove the line breaks of folding (RFC 5322 2.2.3); the white space stays."""
+    return value.replace(b"\r\n", b"").replace(b"\n", b"")
+
+
+def scan_headers(data: bytes | memoryview, start: int = 0, end: int | None = None) -> HeaderBlock:
+    """Scan the header block that begins at ``start``.
+
+    Line ends are CRLF or bare LF. The body begins after the first empty line; a buffer without one is all header.
+    A line that is neither a field nor a continuation ends up in ``defects`` and is skipped.
+
+    Raises:
+        ResourceLimitError: the block is larger than MAX_HEADER_BLOCK_BYTES or has too many fields.
+    """
+    stop = len(data) if end is None else end
+    window = bytes(data[start : min(stop, start + MAX_HEADER_BLOCK_BYTES + 4)])
+    if window.startswith(b"\r\n"):
+        return HeaderBlock((), start + 2)
+    if window.startswith(b"\n"):
+        return HeaderBlock((), start + 1)
+    close = _END_OF_HEADERS.search(window)
+    if close is None and len(window) > MAX_HEADER_BLOCK_BYTES:
+        raise ResourceLimitError("header block too large")
+    head = window if close is None else window[: close.end()]
+    body_start = start + len(head)
+    return _split_fields(head, start, body_start)
+
+
+def _split_fields(head: bytes, base: int, body_start: int) -> HeaderBlock:
+    fields: list[Field] = []
+    defects: list[str] = []
+    lines = head.splitlines(keepends=True) if b"\r" not in head.replace(b"\r\n", b"") else _lf_lines(head)
+    position = base
+    current: tuple[bytes, list[bytes], int] | None = None
+
+    def flush(end: int) -> None:
+        if current is not None:
+            raw = b"".join(current[1])
+            fields.append(Field(current[0], raw.rstrip(b"\r\n"), current[2], end))
+
+    for line in lines:
+        if line in {b"\r\n", b"\n"}:
+            break
+        if line[:1] in {b" ", b"\t"}:
+            if current is None:
+                defects.append("continuation before the first field")
+            else:
+                current[1].append(line)
+        else:
+            flush(position)
+            match = _FIELD.match(line)
+            if match:
+                current = (match.group(1).lower(), [line[match.end() :]], position)
+            else:
+                current = None
+                defects.append("line without a field name")
+            if len(fields) >= MAX_HEADER_FIELDS:
+                raise ResourceLimitError("too many header fields")
+        position += len(line)
+    flush(position)
+    return HeaderBlock(tuple(fields), body_start, tuple(defects))
+
+
+def _lf_lines(head: bytes) -> list[bytes]:
+    """Split at LF only: a bare CR (or any other control character) is part of the line."""
+    return [line + b"\n" for line in head.split(b"\n")[:-1]] + ([tail] if (tail := head.split(b"\n")[-1]) else [])
+
+
+_TOKEN = re.compile(r"[^\s()<>@,;:\\\"/\[\]?=]+")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+
+def parse_content_type(value: str) -> ContentType | None:
+    """Parse ``type/subtype; name=value`` (RFC 2045 5.1, RFC 2231), or a disposition (no slash).
+
+    Returns None when the value has no readable type. Comments are skipped; an unreadable parameter is dropped.
+    """
+    text = _strip_comments(value).strip()
+    head, _, rest = text.partition(";")
+    maintype, slash, subtype = head.strip().partition("/")
+    maintype, subtype = maintype.strip().lower(), subtype.strip().lower()
+    if not _TOKEN.fullmatch(maintype) or (slash and not _TOKEN.fullmatch(subtype)):
+        return None
+    plain: dict[str, str] = {}
+    duplicates: list[str] = []
+    for name, content in _parameters(rest):
+        if name in plain:
+            duplicates.append(name)
+        else:
+            plain[name] = content
+    return ContentType(maintype, subtype, _join_rfc2231(plain), tuple(duplicates))
+
+
+def _strip_comments(value: str) -> str:
+    """Remove RFC 5322 comments outside quoted strings."""
+    if "(" not in value:
+        return value
+    out: list[str] = []
+    depth = 0
+    quoted = escaped = False
+    for char in value:
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == '"' and depth == 0:
+            quoted = not quoted
+        elif char == "(" and not quoted:
+            depth += 1
+        elif char == ")" and depth and not quoted:
+            depth -= 1
+            continue
+        if depth == 0:
+            out.append(char)
+    return "".join(out)
+
+
+def _parameters(rest: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    position = 0
+    while position < len(rest):
+        equals = rest.find("=", position)
+        if equals < 0:
+            break
+        semicolon = rest.find(";", position)
+        if 0 <= semicolon < equals:
+            position = semicolon + 1
+            continue
+        name = rest[position:equals].strip().lower()
+        tail = rest[equals + 1 :].lstrip()
+        offset = len(rest) - len(tail)
+        quoted = _QUOTED.match(tail)
+        if quoted:
+            content = re.sub(r"\\(.)", r"\1", quoted.group(1), flags=re.DOTALL)
+            after = rest.find(";", offset + quoted.end())
+        else:
+            after = rest.find(";", offset)
+            content = (rest[offset:] if after < 0 else rest[offset:after]).strip()
+        if name:
+            found.append((name, content))
+        position = len(rest) if after < 0 else after + 1
+    return found
+
+
+def _join_rfc2231(plain: dict[str, str]) -> dict[str, str]:
+    """Join continuations (``name*0``, ``name*1*``) and decode extended values."""
+    joined: dict[str, str] = {}
+    sections: dict[str, list[tuple[int, str, bool]]] = {}
+    for name, content in plain.items():
+        base, star, index = name.partition("*")
+        if not star:
+            joined.setdefault(name, content)
+        elif index == "":
+            joined[base] = _extended(content)
+        elif index.rstrip("*").isdecimal() and len(index) < 6:
+            sections.setdefault(base, []).append((int(index.rstrip("*")), content, index.endswith("*")))
+    for base, pieces in sections.items():
+        pieces.sort()
+        encoded = any(is_encoded for _, _, is_encoded in pieces)
+        whole = "".join(piece for _, piece, _ in pieces)
+        joined[base] = _extended(whole) if encoded else whole
+    return joined
+
+
+def _extended(content: str) -> str:
+    charset, _, rest = content.partition("'")
+    _, mark, text = rest.partition("'")
+    if not mark:
+        return content
+    try:
+        return unquote_to_bytes(text).decode(charset or "ascii", "replace")
+    except LookupError:
+        return content
+
+
+def decode_words(text: str) -> str:
+    """Decode RFC 2047 encoded words for display; text that cannot be decoded is returned as it is."""
+    if "=?" not in text:
+        return text
+    try:
+        return str(make_header(decode_header(text)))
+    except (HeaderParseError, UnicodeError, LookupError, ValueError):
+        return text

@@ -93,7 +93,7 @@ class IMAPSettings:
     max_literal_before_login_kib: int = 4
     failed_login_delay_seconds: int = 2
     deleted_flag: str = "ignore"
-    """``ignore`` or ``refuse`` (imap.md 4.1)."""
+    """``ignore`` or ``refuse`` (the no-delete rules)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,11 @@ def from_document(document: Mapping[str, Any], base_dir: Path) -> Settings:
     for name, info in sections.items():
         if name not in built and info.default_factory is not MISSING:
             built[name] = _section(name, type(info.default_factory()), {}, base_dir)
-    return Settings(**built)
+    settings = Settings(**built)
+    if settings.smtp.max_buffered_mib < settings.smtp.max_message_mib:
+        # Otherwise the largest messages would be told "try again later" for ever.
+        raise ConfigurationError("smtp.max_buffered_mib must not be below smtp.max_message_mib")
+    return settings
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:

@@ -4,16 +4,18 @@
 
     GatewayError
     ├── ConfigurationError        the operator must change a setting (exit status 2)
+    ├── ListenError               a port cannot be opened now; another start may succeed
     ├── NotFoundError             an id or a name that the store does not have
     ├── ConflictError             the request contradicts what is stored (a message already on another chart)
     ├── RefusedError              policy says no (deleting a message); never a fault
     ├── InputError                a file or a value from outside cannot be read; says where
+    ├── ImportFailedError         an importer did not take a linked message; it is tried again
     ├── StoreError                the store could not commit; always temporary for the sender
     │   └── StoreFullError        no space left
     └── RejectionError            the Security/Trust Agent refuses a message, with a Reason
 
 ``smtp_reply`` is the fixed public text of an error at the SMTP boundary: it never carries detail (a path, an
-address, a class name), and a fault of ours is never permanent (reliability.md, finding 2).
+address, a class name), and a fault of ours is never permanent (finding 2).
 """
 
 from __future__ import annotations
@@ -33,6 +35,19 @@ class ConfigurationError(GatewayError):
     """A setting is missing, unknown or wrong; the text names the key and what to do."""
 
 
+class ListenError(GatewayError):
+    """A port cannot be opened; the text names the port and its setting.
+
+    Not a ConfigurationError: the settings may be right and another program have the port for a moment, and a
+    supervisor must start the gateway again.
+    """
+
+    def __init__(self, what: str, host: str, port: int, setting: str, reason: str) -> None:
+        super().__init__(
+            f"{what} cannot open {host} port {port}: {reason}; change {setting}, or stop the program that has the port"
+        )
+
+
 class NotFoundError(GatewayError):
     """No such message, patient, link, mailbox or account."""
 
@@ -49,6 +64,10 @@ class InputError(GatewayError):
     """A file or value from outside cannot be understood; the text says where and why."""
 
 
+class ImportFailedError(GatewayError):
+    """An importer did not take a linked message. The job is tried again by its schedule."""
+
+
 class StoreError(GatewayError):
     """The store could not commit. Nothing was acknowledged; the sender retries."""
 
@@ -63,7 +82,7 @@ class RejectionError(GatewayError):
     """The Security/Trust Agent refuses the message.
 
     ``reason`` is the precise cause and ``detail`` a sentence for the operator. Both stay inside: all
-    rejections look alike from outside (smime.md section 3, rule 3).
+    rejections look alike from outside (S/MIME rule 3).
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

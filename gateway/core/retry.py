@@ -1,7 +1,7 @@
 """When a failed job is tried again, as data.
 
 The schedule is in seconds after the failure; after the last entry the job is poison: it is set aside by name
-and the rest goes on (reliability.md F30). Jitter is the caller's: the core has no randomness.
+and the rest goes on (F30). Jitter is the caller's: the core has no randomness.
 """
 
 from __future__ import annotations

@@ -34,16 +34,16 @@ REPAIRS: dict[Reason, str] = {
     Reason.OK: "",
     Reason.NOT_ENCRYPTED: "The sender's system sent ordinary mail. Ask the sender to use Direct.",
     Reason.NOT_SIGNED: "The sender's system encrypts but does not sign. Ask its operator to sign messages.",
-    Reason.CANNOT_DECRYPT: "No private key here opens the message. Add the missing key, or publish the current certificate.",
+    Reason.CANNOT_DECRYPT: "No private key here opens the message. Add the missing key.",
     Reason.MALFORMED: "The message is damaged or not built as S/MIME. Ask the sender to send it again.",
-    Reason.BAD_SIGNATURE: "The content was changed after signing, or the signature is wrong. Ask the sender to send it again.",
-    Reason.WEAK_ALGORITHM: "The sender uses an algorithm that Direct forbids. Its operator must renew software or keys.",
-    Reason.UNTRUSTED: "No trust anchor of the recipient stands behind the sender. Add the anchor if the sender is to be trusted.",
+    Reason.BAD_SIGNATURE: "The content was changed after signing, or wrongly signed. Ask the sender to send it again.",
+    Reason.WEAK_ALGORITHM: "The sender uses an algorithm that Direct forbids. Its software or keys must be renewed.",
+    Reason.UNTRUSTED: "No trust anchor of the recipient stands behind the sender. Add it, if you trust them.",
     Reason.EXPIRED: "A certificate of the sender is outside its validity dates. The sender must renew it.",
-    Reason.REVOKED: "A certificate of the sender has been revoked. Do not trust the message; contact the sender another way.",
-    Reason.BINDING_MISMATCH: "The signer is not the person named in From. Treat the message as forged until explained.",
-    Reason.KEY_USAGE: "The sender's certificate may not be used for signing mail. The sender needs another certificate.",
-    Reason.ROUTING_TAMPER: "The envelope disagrees with the signed headers; somebody may have redirected the message.",
+    Reason.REVOKED: "A certificate of the sender has been revoked. Do not trust it; ask the sender another way.",
+    Reason.BINDING_MISMATCH: "The signer is not the person named in From. Treat it as forged until explained.",
+    Reason.KEY_USAGE: "The certificate may not be used for signing mail. The sender needs another one.",
+    Reason.ROUTING_TAMPER: "The envelope disagrees with the signed headers: it may have been redirected.",
     Reason.RESOURCE_LIMIT: "The message exceeds a safety limit. Ask the sender for a smaller or simpler one.",
 }
 """The repair that each reason needs, in plain words for the person who works the quarantine."""
@@ -96,7 +96,7 @@ class Judgement:
     ``content`` is set only when the message was accepted: the bytes to be delivered to an inbox, a complete
     RFC 5322 message. For a wrapped message they are exactly the enclosed message; for an unwrapped one a small
     header block taken from the outer message stands before the signed entity, whose bytes follow untouched.
-    ``inner_sha256`` is the digest of the exact bytes that the signature protects (issue contract, and ON-21).
+    ``inner_sha256`` is the digest of the exact bytes that the signature protects (the command's contract, and ON-21).
     """
 
     reason: Reason

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
-from urllib.parse import unquote_to_bytes
+
+from gateway.core.mime.encoding import decode_encoded_words, decode_text
 
 MAX_HEADER_BLOCK_BYTES = 65_536
 MAX_HEADER_FIELDS = 1_000
@@ -67,13 +66,16 @@ class HeaderBlock:
 class ContentType:
     """A parsed Content-Type or Content-Disposition: lower-case type and parameter names.
 
-    ``duplicates`` names the parameters given more than once (an ambiguity, smime.md m06).
+    ``duplicates`` names the parameters given more than once, or in several of the forms of RFC 2231 (an ambiguity,
+    vector m06).
     """
 
     maintype: str
     subtype: str
     parameters: dict[str, str] = field(default_factory=dict)
     duplicates: tuple[str, ...] = ()
+    given: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """The parameters in order and as written (``filename*0*``), with quoting removed: what IMAP passes on."""
 
     @property
     def full(self) -> str:
@@ -107,6 +109,23 @@ def scan_headers(data: bytes | memoryview, start: int = 0, end: int | None = Non
     head = window if close is None else window[: close.end()]
     body_start = start + len(head)
     return _split_fields(head, start, body_start)
+
+
+def read_headers(data: bytes, start: int = 0, end: int | None = None) -> HeaderBlock:
+    """Scan like :func:`scan_headers`, but never raise: of a block beyond its limits the first fields are kept.
+
+    ``body_start`` is right in any case; ``defects`` says that the rest was left out.
+    """
+    stop = len(data) if end is None else end
+    try:
+        return scan_headers(data, start, stop)
+    except ResourceLimitError:
+        close = _END_OF_HEADERS.search(data, start, stop)
+        body_start = stop if close is None else close.end()
+        window = data[start : min(body_start, start + MAX_HEADER_BLOCK_BYTES)]
+        lines = window[: window.rfind(b"\n") + 1].split(b"\n")[:MAX_HEADER_FIELDS]
+        block = _split_fields(b"".join(line + b"\n" for line in lines), start, body_start)
+        return HeaderBlock(block.fields, body_start, (*block.defects, "header block beyond its limit"))
 
 
 def _split_fields(head: bytes, base: int, body_start: int) -> HeaderBlock:
@@ -151,6 +170,10 @@ def _lf_lines(head: bytes) -> list[bytes]:
 
 _TOKEN = re.compile(r"[^\s()<>@,;:\\\"/\[\]?=]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_PARAMETER_NAME = re.compile(r"([^=;]*)=\s*")
+_SECTION = re.compile(r"[0-9]{1,4}\*?")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def parse_content_type(value: str) -> ContentType | None:
@@ -166,12 +189,14 @@ def parse_content_type(value: str) -> ContentType | None:
         return None
     plain: dict[str, str] = {}
     duplicates: list[str] = []
-    for name, content in _parameters(rest):
+    given = _parameters(rest)
+    for name, content in given:
         if name in plain:
             duplicates.append(name)
         else:
             plain[name] = content
-    return ContentType(maintype, subtype, _join_rfc2231(plain), tuple(duplicates))
+    duplicates.extend(_in_two_forms(plain))
+    return ContentType(maintype, subtype, _join_rfc2231(plain), tuple(duplicates), tuple(given))
 
 
 def _strip_comments(value: str) -> str:
@@ -199,34 +224,50 @@ def _strip_comments(value: str) -> str:
 
 
 def _parameters(rest: str) -> list[tuple[str, str]]:
+    """Split ``name=value; name="value"`` in one pass; a piece without ``=`` is dropped."""
     found: list[tuple[str, str]] = []
     position = 0
+    open_quote = False
     while position < len(rest):
-        equals = rest.find("=", position)
-        if equals < 0:
-            break
-        semicolon = rest.find(";", position)
-        if 0 <= semicolon < equals:
-            position = semicolon + 1
+        named = _PARAMETER_NAME.match(rest, position)
+        if named is None:
+            position = rest.find(";", position) + 1
+            if position == 0:
+                break
             continue
-        name = rest[position:equals].strip().lower()
-        tail = rest[equals + 1 :].lstrip()
-        offset = len(rest) - len(tail)
-        quoted = _QUOTED.match(tail)
-        if quoted:
-            content = re.sub(r"\\(.)", r"\1", quoted.group(1), flags=re.DOTALL)
-            after = rest.find(";", offset + quoted.end())
+        offset = named.end()
+        quoted = None
+        if rest.startswith('"', offset) and not open_quote:
+            quoted = _QUOTED.match(rest, offset)
+            # A quote that is never closed is not looked for again: that keeps the time linear.
+            open_quote = quoted is None
+        after = rest.find(";", offset if quoted is None else quoted.end())
+        if quoted is not None:
+            content = _QUOTED_PAIR.sub(r"\1", quoted.group(1))
         else:
-            after = rest.find(";", offset)
-            content = (rest[offset:] if after < 0 else rest[offset:after]).strip()
-        if name:
+            content = rest[offset : len(rest) if after < 0 else after].strip()
+        if name := named.group(1).strip().lower():
             found.append((name, content))
         position = len(rest) if after < 0 else after + 1
     return found
 
 
+def _in_two_forms(plain: dict[str, str]) -> list[str]:
+    """Names given as ``name`` and as ``name*`` or ``name*0``: readers differ in which one they take."""
+    forms: dict[str, set[str]] = {}
+    for name in plain:
+        base, star, index = name.partition("*")
+        forms.setdefault(base, set()).add("plain" if not star else "sections" if index else "extended")
+    return [base for base, kinds in forms.items() if len(kinds) > 1]
+
+
 def _join_rfc2231(plain: dict[str, str]) -> dict[str, str]:
-    """Join continuations (``name*0``, ``name*1*``) and decode extended values."""
+    """Join continuations (``name*0``, ``name*1*``) and decode extended values.
+
+    An extended value wins over a plain one of the same name (RFC 5987 3.2.2 gives the reason: it is the exact one).
+    """
+    if not any("*" in name for name in plain):
+        return plain
     joined: dict[str, str] = {}
     sections: dict[str, list[tuple[int, str, bool]]] = {}
     for name, content in plain.items():
@@ -235,32 +276,39 @@ def _join_rfc2231(plain: dict[str, str]) -> dict[str, str]:
             joined.setdefault(name, content)
         elif index == "":
             joined[base] = _extended(content)
-        elif index.rstrip("*").isdecimal() and len(index) < 6:
+        elif _SECTION.fullmatch(index):
             sections.setdefault(base, []).append((int(index.rstrip("*")), content, index.endswith("*")))
     for base, pieces in sections.items():
         pieces.sort()
-        encoded = any(is_encoded for _, _, is_encoded in pieces)
-        whole = "".join(piece for _, piece, _ in pieces)
-        joined[base] = _extended(whole) if encoded else whole
+        joined[base] = _join_sections([(content, extended) for _, content, extended in pieces])
     return joined
+
+
+def _join_sections(pieces: list[tuple[str, bool]]) -> str:
+    """Join the sections of one value; only those marked with ``*`` are percent-encoded (RFC 2231 4.1)."""
+    charset = ""
+    first, extended = pieces[0]
+    if extended and first.count("'") >= 2:
+        charset, _, first = first.split("'", 2)
+        pieces = [(first, True), *pieces[1:]]
+    raw = b"".join(_percent_decode(text) if encoded else _to_bytes(text) for text, encoded in pieces)
+    return decode_text(raw, charset)
 
 
 def _extended(content: str) -> str:
     charset, _, rest = content.partition("'")
     _, mark, text = rest.partition("'")
-    if not mark:
-        return content
-    try:
-        return unquote_to_bytes(text).decode(charset or "ascii", "replace")
-    except LookupError:
-        return content
+    return decode_text(_percent_decode(text), charset) if mark else content
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _percent_decode(text: str) -> bytes:
+    return _PERCENT.sub(lambda match: bytes([int(match.group(1), 16)]), _to_bytes(text))
 
 
 def decode_words(text: str) -> str:
-    """Decode RFC 2047 encoded words for display; text that cannot be decoded is returned as it is."""
-    if "=?" not in text:
-        return text
-    try:
-        return str(make_header(decode_header(text)))
-    except (HeaderParseError, UnicodeError, LookupError, ValueError):
-        return text
+    """Decode RFC 2047 encoded words for display; a word that cannot be decoded is left as it is."""
+    return decode_encoded_words(text)

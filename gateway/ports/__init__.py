@@ -1,0 +1,65 @@
+"""The Protocols between the rooms. A server or a pipeline step knows these and nothing behind them."""
+
+from gateway.ports.clock import Clock
+from gateway.ports.hooks import ChangeFeed, ImportRequest, MessageIndexer, MessagePart, PatientImporter
+from gateway.ports.rows import (
+    Account,
+    AddressBookEntry,
+    Folder,
+    IndexedMessage,
+    Job,
+    Link,
+    Mailbox,
+    MailboxEntry,
+    MessageSummary,
+    Patient,
+    PoisonedJob,
+    RawMessage,
+    StoredContent,
+)
+from gateway.ports.security import KeyOps, KeyRing, SecurityAgent
+from gateway.ports.storage import (
+    AccountRows,
+    AuditRows,
+    JobRows,
+    LinkRows,
+    MailboxRows,
+    MessageRows,
+    PatientRows,
+    Store,
+    UnitOfWork,
+)
+
+__all__ = [
+    "Account",
+    "AccountRows",
+    "AddressBookEntry",
+    "AuditRows",
+    "ChangeFeed",
+    "Clock",
+    "Folder",
+    "ImportRequest",
+    "IndexedMessage",
+    "Job",
+    "JobRows",
+    "KeyOps",
+    "KeyRing",
+    "Link",
+    "LinkRows",
+    "Mailbox",
+    "MailboxEntry",
+    "MailboxRows",
+    "MessageIndexer",
+    "MessagePart",
+    "MessageRows",
+    "MessageSummary",
+    "Patient",
+    "PatientImporter",
+    "PatientRows",
+    "PoisonedJob",
+    "RawMessage",
+    "SecurityAgent",
+    "Store",
+    "StoredContent",
+    "UnitOfWork",
+]

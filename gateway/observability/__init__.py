@@ -1,0 +1,1 @@
+"""Logs free of PHI, and the clock."""

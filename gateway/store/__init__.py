@@ -1,0 +1,1 @@
+"""The only SQL. Durable, append-only storage behind :class:`gateway.ports.Store`."""

@@ -1,0 +1,1 @@
+"""Claims jobs, runs the pipeline's steps, and deals with what fails."""

@@ -1,0 +1,1 @@
+"""Bytes from outside: the SMTP listener of the STA."""

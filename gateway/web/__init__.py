@@ -1,0 +1,1 @@
+"""Health, readiness and the one page of this release, over HTTP."""

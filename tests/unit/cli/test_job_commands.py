@@ -1,0 +1,36 @@
+"""``job list`` and ``job retry``: what was set aside stays visible and can be started afresh (F30)."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.core.lifecycle import JobKind, State
+from gateway.ports import UnitOfWork
+from tests.unit.cli.clinic_harness import Clinic
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def _poison(tx: UnitOfWork) -> None:
+    [job] = [j for j in tx.jobs.claim(NOW, 60, 10) if j.kind is JobKind.UNWRAP]
+    assert tx.jobs.fail(job, NOW, "OSError at write", None)
+
+
+def test_a_poisoned_job_is_listed_and_started_afresh(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    message = clinic.add_message(State.RECEIVED)
+    assert clinic.run("job", "list") == 0
+    assert "no job was set aside" in capsys.readouterr().out
+    clinic.write(_poison)
+    assert clinic.run("job", "list", "--json") == 0
+    [job] = json.loads(capsys.readouterr().out)
+    assert (job["kind"], job["subject"], job["error"]) == ("unwrap", message, "OSError at write")
+    assert clinic.run("job", "list") == 0
+    assert message in capsys.readouterr().out
+
+    assert clinic.run("job", "retry", str(job["id"])) == 0
+    claimed = clinic.write(lambda tx: tx.jobs.claim(NOW, 60, 10))
+    assert [(j.kind, j.subject) for j in claimed] == [(JobKind.UNWRAP, message)]
+    capsys.readouterr()
+    assert clinic.run("job", "retry", str(job["id"])) == 1
+    assert "job list" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""``job list`` and ``job retry``: work that was set aside after its last attempt.
+"""``job list`` and ``job retry``: work that failed, and is tried again or was set aside.
 
-A job is set aside so that the rest goes on, never to be forgotten: a recipient without a mailbox, a chart folder
-that cannot be written. After the mend it is started afresh.
+A job is set aside after its last attempt so that the rest goes on, never to be forgotten: a recipient without a
+mailbox, a chart folder that cannot be written. After the mend it need not wait for its turn.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from gateway.core.errors import NotFoundError
 
 if TYPE_CHECKING:
     from gateway.daemon import Services
-    from gateway.ports import PoisonedJob, UnitOfWork
+    from gateway.ports import TroubledJob, UnitOfWork
 
 
 def register(commands: SubCommands) -> None:
     """Add the commands."""
-    group = commands.group("job", "see and restart work that was set aside")
+    group = commands.group("job", "see and restart work that failed")
     listing = group.add(
         "list",
-        "list the jobs that were set aside",
-        "A step that fails is tried again by a schedule; after the last attempt it is set aside and listed here.",
+        "list the jobs that failed",
+        "A step that fails is tried again by a schedule; after the last attempt it is set aside. Both are listed.",
         "job list\njob list --json",
         run=_list,
     )
     listing.add_argument("--json", action="store_true", help="print as JSON")
     retry = group.add(
         "retry",
-        "start a job afresh, after the mend",
+        "try a job again now, after the mend",
         "The running gateway takes it up within a second.",
         "job retry 17",
         run=_retry,
@@ -43,28 +43,36 @@ def register(commands: SubCommands) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
-        found = await services.store.read(lambda tx: tx.jobs.poisoned())
+        found = await services.store.read(lambda tx: tx.jobs.troubled())
         if args.json:
             print_json([asdict(job) for job in found])
         elif found:
-            rows = [(str(j.id), j.kind.value, j.subject, str(j.attempt), when(j.since), j.error) for j in found]
-            print_table(("ID", "STEP", "MESSAGE OR LINK", "ATTEMPTS", "SINCE", "ERROR"), rows, whole_last=True)
+            headings = ("ID", "STEP", "MESSAGE OR LINK", "ATTEMPTS", "NEXT", "ERROR")
+            print_table(headings, [_row(job) for job in found], whole_last=True)
         else:
-            out("no job was set aside")
+            out("no job has failed")
         return OK
 
     return with_services(args, work)
+
+
+def _row(job: TroubledJob) -> tuple[str, ...]:
+    turn = f"set aside {when(job.due_at)}" if job.set_aside else when(job.due_at)
+    return str(job.id), job.kind.value, job.subject, str(job.attempt), turn, job.error
 
 
 def _retry(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
         at, who = services.clock.now(), actor()
 
-        def again(tx: UnitOfWork) -> PoisonedJob:
-            job = next((j for j in tx.jobs.poisoned(limit=10_000) if j.id == args.id), None)
+        def again(tx: UnitOfWork) -> TroubledJob:
+            job = next((j for j in tx.jobs.troubled(limit=10_000) if j.id == args.id), None)
             if job is None:
-                raise NotFoundError(f"no job {args.id} was set aside; see: direct-gateway job list")
-            tx.jobs.enqueue(job.kind, job.subject, at)
+                raise NotFoundError(f"no job {args.id} has failed; see: direct-gateway job list")
+            if job.set_aside:
+                tx.jobs.enqueue(job.kind, job.subject, at)
+            elif not tx.jobs.hasten(job.id, at):
+                raise NotFoundError(f"job {args.id} runs at this moment")
             tx.audit.add(at, who, "job.retried", job.subject, {"kind": job.kind.value})
             return job
 
@@ -72,7 +80,7 @@ def _retry(args: argparse.Namespace) -> int:
         if args.json:
             print_json({"id": job.id, "kind": job.kind, "subject": job.subject, "state": "ready"})
         else:
-            out(f"the {job.kind.value} job of {job.subject} starts afresh")
+            out(f"the {job.kind.value} job of {job.subject} is tried again now")
         return OK
 
     return with_services(args, work)

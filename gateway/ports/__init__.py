@@ -13,9 +13,9 @@ from gateway.ports.rows import (
     MailboxEntry,
     MessageSummary,
     Patient,
-    PoisonedJob,
     RawMessage,
     StoredContent,
+    TroubledJob,
 )
 from gateway.ports.security import KeyOps, KeyRing, SecurityAgent
 from gateway.ports.storage import (
@@ -56,10 +56,10 @@ __all__ = [
     "Patient",
     "PatientImporter",
     "PatientRows",
-    "PoisonedJob",
     "RawMessage",
     "SecurityAgent",
     "Store",
     "StoredContent",
+    "TroubledJob",
     "UnitOfWork",
 ]

@@ -92,14 +92,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class PoisonedJob:
-    """A job that was set aside after its last attempt and waits for a person."""
+class TroubledJob:
+    """A job that failed: it waits for its next attempt, or was set aside after the last one."""
 
     id: int
     kind: JobKind
     subject: str
     attempt: int
-    since: datetime
+    set_aside: bool
+    """True: it waits for a person."""
+    due_at: datetime
+    """When it is tried again; when it was set aside."""
     error: str
     """Class names and places in the program; no PHI."""
 

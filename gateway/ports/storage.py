@@ -25,9 +25,9 @@ from gateway.ports.rows import (
     MailboxEntry,
     MessageSummary,
     Patient,
-    PoisonedJob,
     RawMessage,
     StoredContent,
+    TroubledJob,
 )
 
 T = TypeVar("T")
@@ -108,8 +108,12 @@ class JobRows(Protocol):
         """Schedule again, or set aside as poison when ``retry_at`` is None."""
         ...
 
-    def poisoned(self, limit: int = 100) -> list[PoisonedJob]:
-        """What was set aside, the oldest first."""
+    def troubled(self, limit: int = 100) -> list[TroubledJob]:
+        """What was set aside, the oldest first, and then what failed and is tried again, the next first."""
+        ...
+
+    def hasten(self, job_id: int, at: datetime) -> bool:
+        """Make a job that waits for its next attempt due; False when it does not wait."""
         ...
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, update
 
 from gateway.core.lifecycle import JobKind
-from gateway.ports import Job, PoisonedJob
+from gateway.ports import Job, TroubledJob
 from gateway.store.tables import job
 
 READY: Final = "ready"
@@ -138,12 +138,26 @@ class Jobs:
         )
         return released.rowcount
 
-    def poisoned(self, limit: int = 100) -> list[PoisonedJob]:
-        """What was set aside and waits for a person, the oldest first."""
+    def troubled(self, limit: int = 100) -> list[TroubledJob]:
+        """What was set aside, the oldest first, and then what failed and is tried again, the next first."""
+        poison = job.c.state == POISON
         rows = self._connection.execute(
-            select(job).where(job.c.state == POISON).order_by(job.c.run_at, job.c.id).limit(limit)
+            select(job).where(poison | (job.c.last_error != "")).order_by(~poison, job.c.run_at, job.c.id).limit(limit)
         )
-        return [PoisonedJob(r.id, JobKind(r.kind), r.subject, r.attempt, r.run_at, r.last_error) for r in rows]
+        return [
+            TroubledJob(r.id, JobKind(r.kind), r.subject, r.attempt, r.state == POISON, r.run_at, r.last_error)
+            for r in rows
+        ]
+
+    def hasten(self, job_id: int, at: datetime) -> bool:
+        """Make a job that waits for its next attempt due; False when it does not wait.
+
+        Its attempt stays, which is the fencing token: a worker that was frozen may still believe that it holds it.
+        """
+        hastened = self._connection.execute(
+            update(job).where(job.c.id == job_id, job.c.state == READY).values(run_at=at)
+        )
+        return hastened.rowcount == 1
 
 
 def _held(claimed: Job) -> tuple[Any, ...]:

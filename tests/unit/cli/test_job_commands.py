@@ -1,7 +1,7 @@
 """``job list`` and ``job retry``: what was set aside stays visible and can be started afresh (F30)."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,10 +17,32 @@ def _poison(tx: UnitOfWork) -> None:
     assert tx.jobs.fail(job, NOW, "OSError at write", None)
 
 
+def test_a_job_that_waits_for_its_next_attempt_is_listed_and_hastened(
+    clinic: Clinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An importer that fails is tried again for a day; the operator must see it before that."""
+    message = clinic.add_message(State.RECEIVED)
+    later = NOW + timedelta(hours=9)
+
+    def fail(tx: UnitOfWork) -> None:
+        [job] = tx.jobs.claim(NOW, 60, 10)
+        assert tx.jobs.fail(job, NOW, "OSError at write", later)
+
+    clinic.write(fail)
+    assert clinic.run("job", "list", "--json") == 0
+    [job] = json.loads(capsys.readouterr().out)
+    assert (job["subject"], job["set_aside"]) == (message, False)
+    assert clinic.write(lambda tx: tx.jobs.claim(NOW, 60, 10)) == []
+    assert clinic.run("job", "retry", str(job["id"])) == 0
+    [claimed] = clinic.write(lambda tx: tx.jobs.claim(NOW, 60, 10))
+    assert claimed.attempt == 2, "the fencing token goes on"
+    assert clinic.run("job", "retry", str(job["id"])) == 1, "it runs at this moment"
+
+
 def test_a_poisoned_job_is_listed_and_started_afresh(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
     message = clinic.add_message(State.RECEIVED)
     assert clinic.run("job", "list") == 0
-    assert "no job was set aside" in capsys.readouterr().out
+    assert "no job has failed" in capsys.readouterr().out
     clinic.write(_poison)
     assert clinic.run("job", "list", "--json") == 0
     [job] = json.loads(capsys.readouterr().out)

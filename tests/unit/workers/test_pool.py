@@ -152,7 +152,7 @@ async def test_a_failing_step_is_tried_again_by_the_schedule_and_then_poison(ben
     assert error.startswith("LookupError at test_pool.py:")
     assert "Jane" not in error
     assert bench.audit() == ["job.poisoned"]
-    [poisoned] = bench.store.read_blocking(lambda tx: tx.jobs.poisoned())
+    [poisoned] = bench.store.read_blocking(lambda tx: tx.jobs.troubled())
     assert (poisoned.subject, poisoned.kind, poisoned.error) == ("bad", JobKind.FILE, error)
 
 

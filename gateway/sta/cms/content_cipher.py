@@ -13,6 +13,7 @@ Failure modes: :class:`RejectionError` for parameters; a wrong key or altered co
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -26,6 +27,7 @@ from gateway.sta.cms.content_info import DATA
 SLICE_BYTES = 1 << 20
 BLOCK_BYTES = 16
 GCM_NONCE_BYTES = range(8, 17)
+_FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 _FIRST_BYTES = 32
 _PRINTABLE = frozenset((9, 10, 13, *range(32, 127)))
 _NO_CONTROL = frozenset((9, 10, 13, *range(32, 127), *range(128, 256)))
@@ -97,10 +99,13 @@ def decrypt_cbc(cipher: ContentCipher, key: bytes, content: memoryview, content_
 def _begins_well(start: bytearray, content_type: str) -> bool:
     """Whether this can be the beginning of a MIME entity (of id-data) or of an ASN.1 value (of anything else).
 
-    An entity begins with a header field, whose name is printable ASCII, or with an empty line.
+    An entity begins with a header field, whose name is printable ASCII, or with an empty line. What the field holds,
+    a NUL for instance, is for those to refuse who read the entity: they can name the fault.
     """
     if content_type != DATA:
         return start[:1] == b"\x30"
+    if _FIELD_NAME.match(start):
+        return True
     first_line, _, _ = start.partition(b"\n")
     return _PRINTABLE.issuperset(first_line[:4]) and _NO_CONTROL.issuperset(first_line)
 

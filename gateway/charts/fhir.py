@@ -168,11 +168,14 @@ def _patient(resource: Mapping[str, Any], today: date, notices: Notices) -> Pati
     telecom = _current(resource, "telecom", today)
     addresses = _current(resource, "address", today)
     address = min(addresses, key=lambda a: a.get("use") != "home", default={})
+    given = " ".join(_strings(name, "given"))
+    # Some systems fill only the text of a name; as one word it can at least be seen and searched.
+    family = name.get("family") or (None if given else name.get("text"))
     return Patient(
         id=checked_id(resource.get("id")),
         mrn=checked_text(_mrn(resource, today), "the MRN"),
-        family=checked_text(name.get("family"), "the family name"),
-        given=checked_text(" ".join(_strings(name, "given")), "the given name"),
+        family=checked_text(family, "the family name"),
+        given=checked_text(given, "the given name"),
         birth_date=_birth_date(resource, notices),
         sex=_gender(resource),
         phone=checked_text(_phone(telecom), "the phone number"),

@@ -250,6 +250,13 @@ def test_a_partial_birth_date_is_unknown_and_noticed(tmp_path: Path) -> None:
     assert "birth date" in row.notices[0]
 
 
+def test_a_name_that_is_only_text_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "patients.ndjson"
+    path.write_text('{"resourceType":"Patient","id":"p1","name":[{"text":"Ann Leigh"}]}\n', encoding="utf-8")
+    [row] = [row for row in read_patients(path, TODAY) if isinstance(row, PatientRow)]
+    assert (row.patient.family, row.patient.given) == ("Ann Leigh", "")
+
+
 def test_names_prefer_official_then_usual_and_skip_old_ones(tmp_path: Path) -> None:
     names = [{"use": "old", "family": "A"}, {"use": "nickname", "family": "B"}, {"use": "usual", "family": "C"}]
     assert one(tmp_path, name=names).family == "C"

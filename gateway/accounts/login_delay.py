@@ -12,10 +12,11 @@ FORGET_AFTER_SECONDS after the latest one. State is per process and is lost at a
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+
+from gateway.core.peers import peer_network
 
 DELAYS_SECONDS = (0.0, 2.0, 4.0, 8.0, 15.0)
 FORGET_AFTER_SECONDS = 900.0
@@ -107,23 +108,10 @@ class LoginDelay:
             del table[key]
 
     def _peer(self, peer: str) -> bytes:
-        return self._digest(b"peer", _network(peer).encode())
+        return self._digest(b"peer", peer_network(peer).encode())
 
     def _digest(self, kind: bytes, *pieces: bytes) -> bytes:
         digest = hashlib.blake2b(key=self._key, digest_size=16, person=kind)
         for piece in pieces:
             digest.update(len(piece).to_bytes(4, "big") + piece)
         return digest.digest()
-
-
-def _network(peer: str) -> str:
-    """The address, or the /64 of an IPv6 one: a single host commands all of it."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gateway.core.errors import ListenError
+from gateway.core.peers import peer_network
 from gateway.imap.commands import COMMANDS
 from gateway.imap.connection import Connection, ConnectionClosedError
 from gateway.imap.session import Authenticator, IMAPSession, Surroundings
@@ -98,7 +99,7 @@ class IMAPListener:
     def _accept(self, connection: Connection, *, implicit_tls: bool) -> None:
         too_many = (
             len(self._tasks) >= self._settings.max_connections
-            or self._peers[connection.peer] >= self._settings.max_connections_per_peer
+            or self._peers[peer_network(connection.peer)] >= self._settings.max_connections_per_peer
         )
         if too_many or self._closing:
             _log.warning("connection_refused", reason="limit" if too_many else "closing", peer=connection.peer)
@@ -107,16 +108,17 @@ class IMAPListener:
             else:
                 connection.abort()
             return
-        self._peers[connection.peer] += 1
+        self._peers[peer_network(connection.peer)] += 1
         task = asyncio.get_running_loop().create_task(self._serve(connection, implicit_tls=implicit_tls))
         self._tasks[task] = connection
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         connection = self._tasks.pop(task)
-        self._peers[connection.peer] -= 1
-        if not self._peers[connection.peer]:
-            del self._peers[connection.peer]
+        network = peer_network(connection.peer)
+        self._peers[network] -= 1
+        if not self._peers[network]:
+            del self._peers[network]
         connection.abort()  # A no-op unless the task was cut short.
         error = None if task.cancelled() else task.exception()
         if error is not None:

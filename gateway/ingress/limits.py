@@ -7,10 +7,10 @@ no lock. Sources: the limits of Postfix, findings 1 and 4, F18 to F20; RFC 5321 
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
+from gateway.core.peers import peer_network
 from gateway.settings import SMTPSettings
 
 MIB = 1024 * 1024
@@ -132,16 +132,3 @@ class ConnectionCounter:
         if not self._open[network]:
             # Peers come and go for months: an empty counter per peer would be a leak.
             del self._open[network]
-
-
-def peer_network(peer: str) -> str:
-    """Whom the per-peer limit counts: one IPv4 address, or one IPv6 /64, as a host can use any address in it."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

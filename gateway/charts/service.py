@@ -138,12 +138,11 @@ class Charts:
             addresses_removed=gone if contents.names_addresses else 0,
         )
 
-    async def search_patients(self, text: str = "", limit: int = 50, offset: int = 0) -> list[Patient]:
-        """Patients whose demographics hold every word of the text; all of them for an empty one."""
-        return [found.patient for found in await self.find_patients(text, limit, offset)]
-
     async def find_patients(self, text: str = "", limit: int = 50, offset: int = 0) -> list[FoundPatient]:
-        """As :meth:`search_patients`, and which of their addresses are shared, as of one moment."""
+        """Patients whose demographics hold every word of the text (all of them for an empty one).
+
+        With each stands which of its addresses are shared, as of one moment.
+        """
 
         def work(tx: UnitOfWork) -> list[FoundPatient]:
             patients = tx.patients.search(text=text, limit=limit, offset=offset)

@@ -69,9 +69,9 @@ def read_password(args: argparse.Namespace) -> tuple[str, bool]:
         InputError: the file cannot be read, or the password is too short, too long or holds control characters.
     """
     if args.password_file is None:
-        from gateway.cli.init_practice import new_password  # noqa: PLC0415 - only here
+        from gateway.accounts.passwords import generate_password  # noqa: PLC0415 - only here
 
-        return new_password(), True
+        return generate_password(), True
     try:
         if args.password_file == "-":  # noqa: S105 - the name of a file
             text = sys.stdin.readline()

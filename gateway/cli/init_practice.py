@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -34,10 +33,6 @@ from gateway.settings import IMAPSettings, load
 STAGING = ".init-in-progress"
 MADE = ("data", "certs", "imap-login.txt", "gateway.toml")
 """What is moved up, in this order: the settings file makes it a practice."""
-PASSWORD_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"  # noqa: S105 - no 0, 1, i, l or o, which look alike
-PASSWORD_GROUPS = 4
-PASSWORD_GROUP_CHARS = 5
-"""20 of 31 characters: 99 bits."""
 MAX_PORT = 65_535
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::", "localhost"})
 
@@ -121,13 +116,6 @@ class Practice:
             pairs.append(("port", f"{ports.imap} (STARTTLS)"))
         pairs.append(("CA file", str(self.tls_ca_file)))
         return [f"{name + ':':<10}{value}" for name, value in pairs]
-
-
-def new_password() -> str:
-    """Return a password that can be read aloud and needs no quoting."""
-    return "-".join(
-        "".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_CHARS)) for _ in range(PASSWORD_GROUPS)
-    )
 
 
 def plan_practice(
@@ -288,10 +276,11 @@ async def _stage(plan: Plan, staging: Path) -> Practice:
     write_tls(tls / "server.cert.pem", tls / "server.key.pem", plan.host, plan.domain, now)
     config = staging / "gateway.toml"
     write_private(config, render(_overrides(plan), _header(plan)).encode())
-    password = new_password()
-    # The environment's overrides belong to the daemon that runs, not to what is made here.
-    from gateway.daemon import open_services  # noqa: PLC0415 - heavy, and not needed to check a command line
+    from gateway.accounts.passwords import generate_password  # noqa: PLC0415 - heavy, not needed to check a command line
+    from gateway.daemon import open_services  # noqa: PLC0415 - the same
 
+    password = generate_password()
+    # The environment's overrides belong to the daemon that runs, not to what is made here.
     async with open_services(load(config, {})) as services:
         await add_first_login(services, plan.addresses, plan.login, password)
     for path in (staging / "data").iterdir():

@@ -66,11 +66,6 @@ class Part:
         """Octets of the body as transferred."""
         return self.end - self.body_start
 
-    @property
-    def is_multipart(self) -> bool:
-        """Whether it has children."""
-        return bool(self.children)
-
 
 @dataclass(slots=True)
 class _Node:

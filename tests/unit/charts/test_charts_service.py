@@ -112,7 +112,7 @@ async def test_import_reports_what_it_did(charts: Charts, store: SQLStore, tmp_p
     assert report.notices == (RowProblem(6, "replaces the patient of line 2: the id is the same"),)
     assert (report.addresses, report.shared_addresses) == (1, 1)
     assert written == [3]
-    assert [p.given for p in await charts.search_patients("p1")] == ["An"]
+    assert [f.patient.given for f in await charts.find_patients("p1")] == ["An"]
     assert [(a, b, c) for a, b, c, _ in audit(store)] == [("olga", "patients.imported", "csv-file")]
 
 
@@ -180,7 +180,7 @@ async def test_a_file_that_names_no_address_takes_none_away(
     report = await charts.import_patients(path)
     assert (report.read, report.changed, report.addresses, report.addresses_removed) == (2, 2, 0, 0)
     assert [(notice.line, "are kept (2)" in notice.reason) for notice in report.notices] == [(0, True)]
-    assert [(p.family, p.direct_addresses) for p in await charts.search_patients("p1")] == [
+    assert [(f.patient.family, f.patient.direct_addresses) for f in await charts.find_patients("p1")] == [
         ("Leigh", (ANN, "second@d.example"))
     ]
     assert [(e.patient_id, e.confirmed) for e in book(store, ANN)] == [("p1", True)]
@@ -293,7 +293,7 @@ async def test_the_synthea_registry(charts: Charts, store: SQLStore, shared_data
     report = await charts.import_patients(shared_data / "clinical/synthea/match_registry.csv")
     assert (report.read, report.changed, report.rejected) == (665, 665, ())
     assert (report.addresses, report.shared_addresses) == (375, 0)
-    assert len(await charts.search_patients("hartmann001@patients.direct.example")) == 1
+    assert len(await charts.find_patients("hartmann001@patients.direct.example")) == 1
 
 
 async def test_the_synthea_bulk_export(charts: Charts, shared_data: Path) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.accounts.passwords import generate_password
 from gateway.agents import build_agent
 from gateway.cli import init_practice
 from gateway.cli.commands_init import running_program
 from gateway.cli.development_keys import file_name
-from gateway.cli.init_practice import STAGING, Ports, make_practice, new_password, plan_practice, port_beside
+from gateway.cli.init_practice import STAGING, Ports, make_practice, plan_practice, port_beside
 from gateway.cli.main import main
 from gateway.core.errors import ConflictError, InputError
 from gateway.daemon import open_services, tls_context
@@ -249,7 +250,7 @@ def test_ports_are_checked() -> None:
 
 
 def test_passwords_differ_and_can_be_read_aloud() -> None:
-    passwords = {new_password() for _ in range(50)}
+    passwords = {generate_password() for _ in range(50)}
     assert len(passwords) == 50
     assert all(set(password) <= set("23456789abcdefghjkmnpqrstuvwxyz-") for password in passwords)
 

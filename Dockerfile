@@ -10,7 +10,7 @@ WORKDIR /src
 RUN python -m venv /opt/gateway
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway ./gateway
-RUN /opt/gateway/bin/pip install --no-cache-dir --no-compile . \
+RUN /opt/gateway/bin/pip install --no-cache-dir --no-compile '.[postgresql]' \
     && /opt/gateway/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim
@@ -26,6 +26,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 2525 1143 1993
 # The readiness check opens no port of its own and needs no curl. Settings errors end with status 2.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["direct-gateway", "health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["direct-gateway", "health", "--ready"]
 ENTRYPOINT ["direct-gateway"]
 CMD ["serve"]

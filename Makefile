@@ -3,23 +3,34 @@
 #   make demo          two practices, a real Direct message and a forged one; runs until Ctrl-C
 #   make demo ONCE=1   the same, ends by itself; exit 0 only when everything came out right
 #   make install       .venv with .venv/bin/direct-gateway
-#   make test          the quick suite        make test-all   the slow runs as well
+#   make test          the quick suite        make test-slow  the slow runs, one after another
+#   make test-all      both
 #   make lint          ruff, mypy, the import rules           make check   lint and test
+#   make bench         what it costs to open a message, to take mail in, to store much, to read it; 20 minutes
 #   make clean         removes what these targets made
 #
-#   PYTHON=python3.12 chooses the interpreter; DIR=folder keeps the demo's files there.
+#   PYTHON=python3.12 chooses the interpreter; DIR=folder keeps the demo's files there;
+#   PARALLEL= runs the quick suite in one process;
+#   ARGS=... goes to pytest (test, test-slow, test-all) or to the benchmarks (ARGS=--help shows them).
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Hundreds of processes are started by a test run; none of them is to compile everything anew.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Files go to processes whole: what a module sets up once is set up once. They go in the order of their names, so that
+# those with a few long tests (faults, interop, protocol) are not the last, when one process would wait for another.
+# One process more than there are cores: for a third of their time the tests wait, for daemons, disks and clocks.
+PARALLEL ?= -n $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1))) --dist loadfile --no-loadscope-reorder
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev demo test test-all lint check format clean
+.PHONY: help install install-dev demo test test-slow test-all bench lint check format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,7 +50,7 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 
 $(DEV_STAMP): pyproject.toml | $(RUN_STAMP)
 	@echo "installing the development tools into $(VENV)"
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --editable '.[dev,hsm,postgresql,s3]'
 	@touch $@
 
 install: $(RUN_STAMP)
@@ -50,10 +61,18 @@ demo: $(RUN_STAMP)
 	@exec $(BIN)/python -m gateway.cli.demo $(if $(filter 1 yes true,$(ONCE)),--once) $(if $(DIR),--dir '$(DIR)')
 
 test: $(RUN_STAMP) $(DEV_STAMP)
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL) $(ARGS)
 
-test-all: $(RUN_STAMP) $(DEV_STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+test-slow: $(RUN_STAMP) $(DEV_STAMP)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# One after the other, also under make -j: they would take each other's time.
+test-all:
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-slow
+
+bench: $(RUN_STAMP) $(DEV_STAMP)
+	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(RUN_STAMP) $(DEV_STAMP)
 	$(BIN)/ruff check .

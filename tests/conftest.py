@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.support.gateway_process import Practice
+from tests.support.fault_report import pytest_terminal_summary, report
+from tests.support.gateway_process import Practice, remove_templates
 from tests.support.pki import Authority
 
+__all__ = ["pytest_terminal_summary", "report"]
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gateway")
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests stay to the end: a garbage collection need not go through them each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    remove_templates()
 
 
 @pytest.fixture(scope="session")

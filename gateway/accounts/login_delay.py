@@ -5,21 +5,28 @@ passwords count, not attempts: a mail client that repeats an old password does n
 takes back only the failures of the same address with the same login, so an attacker's own account clears nothing
 but its own failures. IPv6 addresses count by /64.
 
+An address with failures tries one password at a time, whatever the number of its connections: a hundred of them at
+once would otherwise be a hundred guesses for one delay. Whoever logged in from there before waits the delay and not
+the turns of others, so that one telephone with an old password does not close the office behind the same address.
+
 Guarantees: bounded memory (passwords and logins are kept as keyed digests only); failures are forgotten
 FORGET_AFTER_SECONDS after the latest one. State is per process and is lost at a restart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from gateway.core.peers import peer_network
 
 DELAYS_SECONDS = (0.0, 2.0, 4.0, 8.0, 15.0)
 FORGET_AFTER_SECONDS = 900.0
+WELCOME_SECONDS = 86_400.0
 MAX_ENTRIES = 10_000
 _KEPT_FAILURES = 16
 
@@ -37,6 +44,16 @@ class _Failures:
         self.expires = 0.0
 
 
+class _Turn:
+    """Who is next of one address."""
+
+    __slots__ = ("lock", "wanted")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
+
+
 class LoginDelay:
     """Failure counts of one process. Every method belongs on the event loop."""
 
@@ -47,6 +64,9 @@ class LoginDelay:
         self._key = secrets.token_bytes(32)
         self._peers: OrderedDict[bytes, _Failures] = OrderedDict()
         self._logins: OrderedDict[bytes, _Failures] = OrderedDict()
+        self._turns: dict[bytes, _Turn] = {}
+        self._welcome: OrderedDict[bytes, float] = OrderedDict()
+        """Until when an address and a login are known to belong together."""
 
     def peer_delay(self, peer: str) -> float:
         """Seconds that the next attempt from this address has to wait."""
@@ -61,6 +81,21 @@ class LoginDelay:
         if seconds > 0:
             await self._sleep(seconds)
 
+    @asynccontextmanager
+    async def turn(self, peer: str) -> AsyncIterator[None]:
+        """For as long as the context lasts, nobody else from this address has a turn; it begins with the delay."""
+        who = self._peer(peer)
+        turn = self._turns.setdefault(who, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                await self.wait(self._delay(self._peers, who))
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[who]
+
     def failed(self, peer: str, login: str, password: bytes) -> None:
         """Count a wrong password; the same one again changes nothing but the time of the latest failure."""
         who, account = self._peer(peer), self._digest(b"login", login.encode())
@@ -71,8 +106,17 @@ class LoginDelay:
     def succeeded(self, peer: str, login: str) -> None:
         """Take back what this address got wrong with this login."""
         who, account = self._peer(peer), self._digest(b"login", login.encode())
+        self._welcome[who + account] = self._monotonic() + WELCOME_SECONDS
+        self._welcome.move_to_end(who + account)
+        if len(self._welcome) > self._max_entries:
+            self._welcome.popitem(last=False)
         self._forgive(self._peers, who, account)
         self._forgive(self._logins, account, who)
+
+    def is_welcome(self, peer: str, login: str) -> bool:
+        """Whether this login succeeded from this address within WELCOME_SECONDS."""
+        until = self._welcome.get(self._peer(peer) + self._digest(b"login", login.encode()), 0.0)
+        return self._monotonic() < until
 
     def _delay(self, table: OrderedDict[bytes, _Failures], key: bytes) -> float:
         entry = table.get(key)

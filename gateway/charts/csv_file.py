@@ -1,18 +1,21 @@
 """Patients from a CSV file with a header line.
 
 The columns are found by name, in any order and case (``HEADERS`` has the accepted spellings, the ones of Synthea's
-``patients.csv`` among them); columns with other names are ignored. A comma, semicolon or tab separates, whichever
-the header uses. Several Direct addresses stand in one column, separated by ``;``, ``,`` or a space. Without an id
-column the MRN is the id.
+``patients.csv`` among them); columns with other names are ignored, and a notice says which, with the known name that
+is nearest: a misspelt name must not empty a field of every patient unseen. A comma, semicolon or tab separates,
+whichever the header uses. Several Direct addresses stand in one column, separated by ``;``, ``,`` or a space. Without
+an id column the MRN is the id.
 
 Failure modes: a header that names one field twice or has no id is an InputError for the whole file, because a
-guess there would mix up patients. A row with another number of fields than the header is refused: a shifted row
+guess there would mix up patients; and so is one with an MRN and what looks like a misspelt id, because all patients
+would get other ids than the EHR's. A row with another number of fields than the header is refused: a shifted row
 would give a patient another one's values. Bytes that are not UTF-8 refuse the row.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +53,10 @@ HEADERS: dict[str, frozenset[str]] = {
     "death_date": frozenset({"death_date", "deathdate", "date_of_death", "deceased_date"}),
 }
 MAX_FIELD_CHARS = 131_072
+MAX_COLUMNS_NAMED = 30
+MAX_COLUMN_CHARS = 40
+NEAR = 0.82
+"""How alike (of 1) a name must be to a known one to be taken for a slip: one letter in six or so."""
 _FIELD_OF = {spelling: name for name, spellings in HEADERS.items() for spelling in spellings}
 _SEPARATORS = (",", ";", "\t")
 _YES = frozenset({"true", "t", "yes", "y", "1"})
@@ -90,6 +97,22 @@ def read_csv(path: Path) -> Iterator[PatientRow | RowProblem]:
                 yield _row(cells, columns, width, line)
 
 
+def ignored_columns(path: Path) -> tuple[str, ...]:
+    """A sentence for the columns that :func:`read_csv` does not read, and one for each that looks like a slip.
+
+    Raises:
+        InputError, OSError: as :func:`read_csv`.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        separator = _separator(file.readline(MAX_FIELD_CHARS))
+        file.seek(0)
+        try:
+            header = next(csv.reader(file, delimiter=separator, strict=True), [])
+        except csv.Error as exc:
+            raise InputError(f"the header line cannot be read: {exc}") from None
+    return tuple(_ignored(header, _columns(header)[0]))
+
+
 def _unreadable(first: int, last: int) -> str:
     where = f"lines {first} to {last}: " if last > first else ""
     return f"{where}the quotes of the row do not match, or a field is too long"
@@ -114,10 +137,52 @@ def _columns(header: list[str]) -> tuple[dict[str, int], int]:
                 f"the columns {header[columns[name]].strip()!r} and {cell.strip()!r} mean the same; keep one of them"
             )
         columns[name] = index
-    if "id" not in columns and "mrn" not in columns:
-        raise InputError("the header line names no id column; expected for example: id,mrn,family,given,dob,sex,direct")
+    if "id" not in columns:
+        _require_id(header, columns)
     columns.setdefault("id", columns.get("mrn", 0))
     return columns, len(header)
+
+
+def _require_id(header: list[str], columns: dict[str, int]) -> None:
+    """Refuse a header without an id column, unless the MRN is meant to be the id."""
+    slips = [(cell, near) for cell in header if (near := _nearest(cell, HEADERS["id"]))]
+    if slips:
+        cell, near = slips[0]
+        raise InputError(
+            f"the header line names no id column, but {_shown(cell)}: did you mean {near!r}? Mend the name and import "
+            f"again; if it is something else, give it a name that looks like no id"
+        )
+    if "mrn" not in columns:
+        raise InputError("the header line names no id column; expected for example: id,mrn,family,given,dob,sex,direct")
+
+
+def _ignored(header: list[str], columns: dict[str, int]) -> Iterator[str]:
+    """Tell of the columns that are not read; those that look like a slip each with the name that was meant."""
+    others: list[str] = []
+    free = frozenset(spelling for spelling, name in _FIELD_OF.items() if name not in columns)
+    for cell in header:
+        if _key(cell) in _FIELD_OF or not _key(cell):
+            continue
+        if near := _nearest(cell, free):
+            yield f"the column {_shown(cell)} is ignored; did you mean {near!r}?"
+        else:
+            others.append(_shown(cell))
+    if others:
+        more = f" and {len(others) - MAX_COLUMNS_NAMED} more" if len(others) > MAX_COLUMNS_NAMED else ""
+        noun = "these columns are" if len(others) > 1 else "this column is"
+        yield f"{noun} ignored: {', '.join(others[:MAX_COLUMNS_NAMED])}{more}"
+
+
+def _nearest(cell: str, known: frozenset[str]) -> str:
+    """The known name that the cell was probably meant to be, or nothing."""
+    key = _key(cell)
+    if key in _FIELD_OF or len(key) > MAX_COLUMN_CHARS:
+        return ""
+    return next(iter(difflib.get_close_matches(key, sorted(known), n=1, cutoff=NEAR)), "")
+
+
+def _shown(cell: str) -> str:
+    return repr(cell.strip()[:MAX_COLUMN_CHARS])
 
 
 def _row(cells: list[str], columns: dict[str, int], width: int, line: int) -> PatientRow | RowProblem:

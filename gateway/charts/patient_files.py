@@ -11,7 +11,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
-from gateway.charts.csv_file import read_csv
+from gateway.charts.csv_file import ignored_columns, read_csv
 from gateway.charts.fhir import read_fhir
 from gateway.charts.patient_rows import PatientRow, RowProblem
 from gateway.core.errors import InputError
@@ -77,7 +77,7 @@ def read_contents(path: Path, today: date, max_patients: int) -> FileContents:
         InputError: the file as a whole cannot be used, holds no row at all, or more patients than ``max_patients``.
     """
     rejected: list[RowProblem] = []
-    notices: list[RowProblem] = []
+    notices = [RowProblem(0, text) for text in _told_of_the_file(path)]
     patients: dict[str, Patient] = {}
     lines: dict[str, int] = {}
     names_addresses = False
@@ -99,3 +99,11 @@ def read_contents(path: Path, today: date, max_patients: int) -> FileContents:
     if not patients and not rejected:
         raise InputError(f"{path} holds no patient")
     return FileContents(patients, tuple(rejected), tuple(notices), names_addresses)
+
+
+def _told_of_the_file(path: Path) -> tuple[str, ...]:
+    """What a person should know of the file as a whole, although it is read."""
+    try:
+        return ignored_columns(path) if kind_of(path) is FileKind.CSV else ()
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc

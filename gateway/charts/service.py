@@ -151,6 +151,17 @@ class Charts:
 
         return await self._store.read(work)
 
+    async def every_patient(self) -> list[Patient]:
+        """All patients as of one moment, in memory (about 1 kB each)."""
+
+        def work(tx: UnitOfWork) -> list[Patient]:
+            found: list[Patient] = []
+            while page := tx.patients.search(limit=PAGE_PATIENTS, offset=len(found)):
+                found += page
+            return found
+
+        return await self._store.read(work)
+
     async def link(
         self, message_id: str, patient_id: str, *, actor: str, override: bool = False, reason: str = ""
     ) -> LinkOutcome:
@@ -247,7 +258,7 @@ def _link(tx: UnitOfWork, request: _Request, link_id: str, at: datetime) -> Link
     if state not in {State.FILED, State.LINKED}:
         raise RefusedError("the message has not been verified and filed yet; try again in a moment")
     # Content exists for accepted messages only: a second lock on the same door.
-    content = tx.messages.content(request.message_id)
+    content = tx.messages.content(request.message_id, with_bytes=False)
     # The same message may have come once for each recipient: what its copies are linked to counts as well.
     copies = tx.messages.filed_copies(request.message_id, content.content_sha256)
     existing = [link for one in (request.message_id, *copies) for link in tx.links.for_message(one)]
@@ -267,7 +278,9 @@ def _record(tx: UnitOfWork, link: Link, existing: Sequence[Link], reason: str) -
     tx.links.add(link)
     if tx.messages.state(link.message_id) is State.FILED:
         tx.messages.set_state(link.message_id, State.LINKED, link.linked_at, link.rule)
-    tx.jobs.enqueue(JobKind.IMPORT, link.id, link.linked_at)
+    tx.jobs.enqueue(JobKind.IMPORT, link.id)
+    # Mail clients see it in the same moment; the daemon finds the new MODSEQ when this is another process.
+    tx.standings.settle([link.message_id])
     detail: dict[str, object] = {"link": link.id, "patient": link.patient_id, "rule": link.rule}
     if existing:
         # The one free text in the audit log: without it an override could not be explained later (S48).

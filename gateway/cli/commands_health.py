@@ -1,4 +1,8 @@
-"""``health``: asks the running gateway whether it is ready. Docker and other supervisors go by its exit status."""
+"""``health``: asks the running gateway whether it is ready, and whether something waits for a person.
+
+A supervisor that ends what is not healthy asks with ``--ready``: a gateway that is ``degraded`` takes and delivers
+mail, and to end it for an alarm about trust would stop that.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,13 @@ def register(commands: SubCommands) -> None:
     health = commands.add(
         "health",
         "ask the running gateway whether it is ready",
-        "Ask /readyz of the running gateway. Status 0: ready; 1: not ready, or nothing answers.",
-        "health --config clinic/gateway.toml",
+        "Ask /readyz of the running gateway. Status 0: ready; 1: not ready, or nothing answers, or degraded: mail\n"
+        "goes on, but something waits for a person (an alarm of a trust bundle, a reload that failed); it says what.",
+        "health --config clinic/gateway.toml\nhealth --ready",
         run=_health,
+    )
+    health.add_argument(
+        "--ready", action="store_true", help="status 0 when degraded as well: for supervisors that restart"
     )
     health.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -51,18 +59,24 @@ def _report(args: argparse.Namespace, *, ready: bool, text: str) -> int:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         answer = text
+    told = answer if isinstance(answer, dict) else {}
+    degraded = ready and told.get("status") == "degraded"
+    status = OK if ready and (args.ready or not degraded) else FINDINGS
     if args.json:
-        print_json({"ready": ready, "answer": answer})
-        return OK if ready else FINDINGS
-    checks = answer.get("checks") if isinstance(answer, dict) else None
+        print_json({"ready": ready, **({"degraded": True} if degraded else {}), "answer": answer})
+        return status
     word = "ready" if ready else "not ready"
-    if isinstance(checks, dict):
-        out(word)
-        width = max((len(name) for name in checks), default=0) + 1
-        for name, outcome in checks.items():
-            label = clean(name.replace("_", " ")) + ":"
-            out(f"  {label.ljust(width)} {clean(str(outcome))}")
+    if isinstance(told.get("checks"), dict):
+        out("degraded: mail goes on, but something waits for you" if degraded else word)
+        _print_checks({**told["checks"], **(told["warnings"] if isinstance(told.get("warnings"), dict) else {})})
     else:
         # Some other program may have the port: what it says is shown as it is, on one line.
         out(f"{word}: {clean(text)}")
-    return OK if ready else FINDINGS
+    return status
+
+
+def _print_checks(checks: dict[str, Any]) -> None:
+    width = max((len(name) for name in checks), default=0) + 1
+    for name, outcome in checks.items():
+        label = clean(name.replace("_", " ")) + ":"
+        out(f"  {label.ljust(width)} {clean(str(outcome))}")

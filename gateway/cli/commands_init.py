@@ -111,6 +111,7 @@ def _document(practice: Practice) -> dict[str, Any]:
         "anchors_dir": str(certs / "anchors"),
         "identities_dir": str(certs / "identities"),
         "crls_dir": str(certs / "crls"),
+        "key_file": str(certs / "store" / "bodies.keys"),
     }
 
 
@@ -137,8 +138,10 @@ def _report(practice: Practice) -> None:
         ("data/gateway.db", "database: messages, links, patients, audit log"),
         ("certs/ca/", "development certificate authority: for trying out, replace it before real mail"),
         *((f"certs/identities/{name}.*", "identity: certificate and private key") for name in practice.identities),
+        ("certs/store/bodies.keys", "the key of all stored messages: keep a copy apart, nothing can make it anew"),
         ("certs/anchors/", "who is trusted: the development authority so far"),
         ("certs/crls/", "revocation lists: the development authority's, empty"),
+        ("certs/audit/", "the key that signs the audit log's heads; give heads.pub.pem to whoever keeps them"),
         ("certs/tls/", "certificate for SMTP and IMAP; ca.pem is what a mail client must trust"),
         ("imap-login.txt", "the login below; delete it when you have written it down"),
     ]
@@ -153,10 +156,17 @@ def _report(practice: Practice) -> None:
     steps = [
         ("start it", f"{program} serve --config {where}/gateway.toml"),
         ("import patients", f"{command} patient import FILE    (FHIR R4 NDJSON, or CSV)"),
+        (
+            "trust a community",
+            f"{command} bundle add NAME URL    (its trust bundle; --signer CERT.pem when it is signed)",
+        ),
         ("trust a partner", f"put the partner's anchor (PEM) into {where}/certs/anchors/, then restart (or kill -HUP)"),
         ("see what came", f"{command} message list"),
-        ("see what was refused", f"{command} message list --quarantine"),
+        ("see what was refused", f"{command} quarantine list    (and why, and what to do)"),
         ("add a login", f"{command} user add LOGIN --inbox {plan.addresses[-1]}"),
+        ("back up", f"{command} backup create FOLDER/    (every night; FOLDER on another disk)"),
+        ("keep the keys", f"copy {where}/certs/ to a safe, apart from the backups, which hold no key:"),
+        ("", "without the keys nobody can read the mail, neither here nor in a backup"),
     ]
     _print_pairs(steps)
 

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gateway.cli.output import out, print_json, print_table, when
-from gateway.cli.session import OK, SubCommands, actor, with_services
+from gateway.cli.session import OK, SubCommands, actor, audit, with_services
 from gateway.core.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from gateway.daemon import Services
     from gateway.ports import TroubledJob, UnitOfWork
+    from gateway.services import Services
 
 
 def register(commands: SubCommands) -> None:
@@ -44,6 +44,7 @@ def register(commands: SubCommands) -> None:
 def _list(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
         found = await services.store.read(lambda tx: tx.jobs.troubled())
+        await audit(services, "job.list", "", {"shown": len(found)})
         if args.json:
             print_json([asdict(job) for job in found])
         elif found:
@@ -70,8 +71,8 @@ def _retry(args: argparse.Namespace) -> int:
             if job is None:
                 raise NotFoundError(f"no job {args.id} has failed; see: direct-gateway job list")
             if job.set_aside:
-                tx.jobs.enqueue(job.kind, job.subject, at)
-            elif not tx.jobs.hasten(job.id, at):
+                tx.jobs.enqueue(job.kind, job.subject)
+            elif not tx.jobs.hasten(job.id):
                 raise NotFoundError(f"job {args.id} runs at this moment")
             tx.audit.add(at, who, "job.retried", job.subject, {"kind": job.kind.value})
             return job

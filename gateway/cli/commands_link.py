@@ -10,13 +10,13 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from gateway.cli.commands_message import find_message
+from gateway.cli.message_lookup import find_message
 from gateway.cli.output import note, out, print_json, print_table, warn, when
 from gateway.cli.session import FINDINGS, MISUSE, OK, SubCommands, actor, audit, with_services
 from gateway.core.errors import ConflictError
 
 if TYPE_CHECKING:
-    from gateway.daemon import Services
+    from gateway.services import Services
 
 
 def register(commands: SubCommands) -> None:

@@ -1,4 +1,4 @@
-"""``message list | show | export | verify | retry``.
+"""``message list | show | export | verify | retry`` (and ``evidence`` and ``recheck``, in modules of their own).
 
 Whatever is shown is written to the audit log first: who cannot be recorded sees nothing. ``export`` gives the
 verified bytes exactly as the inbox has them; the raw message, which nobody has verified, only when it is asked
@@ -8,7 +8,6 @@ for by name (``--raw``).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import stat
 import sys
@@ -17,19 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli import commands_evidence, commands_recheck
 from gateway.cli import verify as verify_command
-from gateway.cli.message_report import print_message, repair_of
+from gateway.cli.message_lookup import describe, find_message, list_size
+from gateway.cli.message_report import print_message
 from gateway.cli.output import note, out, print_json, print_table, when
+from gateway.cli.running_gateway import how_to_reload
 from gateway.cli.session import OK, SubCommands, actor, audit, with_services
-from gateway.core.errors import ConflictError, InputError, NotFoundError
+from gateway.core.errors import InputError, NotFoundError
 from gateway.core.lifecycle import State
 from gateway.ports import MessageSummary, UnitOfWork
 
 if TYPE_CHECKING:
-    from gateway.daemon import Services
-
-MIN_PREFIX_CHARS = 4
-MAX_LIST = 10_000
+    from gateway.services import Services
 
 
 def register(commands: SubCommands) -> None:
@@ -61,7 +60,8 @@ def register(commands: SubCommands) -> None:
     verify = group.add(
         "verify",
         "judge message files offline, without a database",
-        "Judge messages by the same code as the daemon, with the keys and anchors that you give.",
+        "Judge messages by the same code as the daemon, with the keys and anchors that you give. No configuration is\n"
+        "read: neither --config nor $DIRECTGW_CONFIG.",
         "message verify mail.eml --credentials certs/identities --anchors certs/anchors --json",
     )
     verify_command.add_arguments(verify)
@@ -77,6 +77,8 @@ def register(commands: SubCommands) -> None:
     )
     retry.add_argument("id", metavar="ID")
     retry.add_argument("--json", action="store_true", help="print as JSON")
+    commands_evidence.register(group)
+    commands_recheck.register(group)
 
 
 def _register_list(group: SubCommands) -> None:
@@ -84,7 +86,8 @@ def _register_list(group: SubCommands) -> None:
         "list",
         "list messages, newest first",
         "FROM is the verified sender. Where nobody was verified (a refused message, one that waits to be judged) it\n"
-        "says (claims) and what the envelope gave as its sender, which anybody may write.",
+        "says (claims) and what the envelope gave as its sender, which anybody may write; of a copy of what was sent,\n"
+        "which a mail client put into Sent (kept), what the copy itself says.",
         examples="message list\nmessage list --unlinked\nmessage list --quarantine --json",
         run=_list,
     )
@@ -97,38 +100,9 @@ def _register_list(group: SubCommands) -> None:
     )
     chosen.add_argument("--unlinked", action="store_true", help="only messages that are on no chart yet")
     chosen.add_argument("--quarantine", action="store_true", help="only messages that were refused")
-    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="at most N messages (default 50)")
+    listing.add_argument("--limit", type=list_size, default=50, metavar="N", help="at most N messages (default 50)")
     listing.add_argument("--before", metavar="ID", help="continue a list: only messages older than this one")
     listing.add_argument("--json", action="store_true", help="print as JSON")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= MAX_LIST:
-        raise argparse.ArgumentTypeError(f"must be between 1 and {MAX_LIST}")
-    return value
-
-
-def find_message(tx: UnitOfWork, text: str) -> str:
-    """Return the whole id of the message whose id is, or begins with, the text.
-
-    Raises:
-        NotFoundError: there is none.
-        ConflictError: several begin so.
-    """
-    wanted = text.strip().upper()
-    with contextlib.suppress(NotFoundError):
-        tx.messages.state(wanted)
-        return wanted
-    if len(wanted) >= MIN_PREFIX_CHARS:
-        # Ids are compared as text, newest first: every id that begins with the prefix stands directly before the
-        # first one that is greater than the prefix followed by the greatest character.
-        found = [m.id for m in tx.messages.newest(limit=2, before=wanted + "\uffff") if m.id.startswith(wanted)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ConflictError("several messages begin with this id; give more of it")
-    raise NotFoundError("no message has this id; list them with: direct-gateway message list")
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -183,7 +157,7 @@ def _from(summary: MessageSummary) -> str:
 
 def _show(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
-        document, body = await services.store.read(lambda tx: _describe(tx, args.id, with_body=args.body))
+        document, body = await services.store.read(lambda tx: _show_of(tx, args.id, with_body=args.body))
         await audit(services, "message.show", document["id"], {"body": args.body})
         if args.json:
             if body is not None:
@@ -200,29 +174,14 @@ def _show(args: argparse.Namespace) -> int:
     return with_services(args, work)
 
 
-def _describe(tx: UnitOfWork, wanted: str, *, with_body: bool) -> tuple[dict[str, Any], bytes | None]:
+def _show_of(tx: UnitOfWork, wanted: str, *, with_body: bool) -> tuple[dict[str, Any], bytes | None]:
     message_id = find_message(tx, wanted)
-    raw = tx.messages.raw(message_id)
-    verdict = tx.messages.verdict(message_id) or {}
-    links = tx.links.for_message(message_id)
-    document: dict[str, Any] = {
-        "id": raw.id,
-        "state": str(tx.messages.state(message_id)),
-        "received_at": raw.received_at,
-        "source": str(raw.source),
-        "peer": raw.peer,
-        "mail_from": raw.mail_from,
-        "recipients": list(raw.recipients),
-        "raw_size_bytes": len(raw.body),
-        "raw_sha256": raw.sha256,
-        "verdict": verdict,
-        "repair": repair_of(verdict),
-        "links": [asdict(link) for link in links],
-    }
-    body: bytes | None = None
-    if with_body:
-        body = tx.messages.content(message_id).content
-    return document, body
+    document = describe(tx, message_id)
+    if not with_body:
+        return document, None
+    # What a mail client put here was never judged: there is no other content than what came.
+    is_kept = document["kept"] is not None
+    return document, tx.messages.raw(message_id).body if is_kept else tx.messages.content(message_id).content
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -266,6 +225,10 @@ def _bytes_of(tx: UnitOfWork, wanted: str, *, raw: bool) -> tuple[str, bytes, st
         content = tx.messages.content(message_id)
     except NotFoundError:
         state = tx.messages.state(message_id)
+        if state is State.KEPT:
+            raise NotFoundError(
+                "the message is a mail client's copy of what was sent, which was never judged; --raw gives its bytes"
+            ) from None
         raise NotFoundError(
             f"the message is {state}: there is no verified content to export "
             "(--raw gives it as it was received, unverified)"
@@ -316,7 +279,7 @@ def _retry(args: argparse.Namespace) -> int:
             out(f"{message_id} will be tried again by the running gateway")
             note(f"see: direct-gateway message show {message_id}")
             if state is State.REFUSED:
-                note("note: new keys, anchors and revocation lists count after a restart or kill -HUP of the gateway")
+                note(how_to_reload(services))
         return OK
 
     return with_services(args, work)

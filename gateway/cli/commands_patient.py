@@ -1,4 +1,4 @@
-"""``patient import`` and ``patient list``.
+"""``patient import`` and ``patient list``; ``patient search`` has a file of its own.
 
 A search leaves an audit row with the number of results, never with what was searched for: names do not go there.
 """
@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli import commands_patient_feed, commands_patient_search
 from gateway.cli.output import counted, note, out, print_json, print_table, warn
 from gateway.cli.session import FINDINGS, OK, SubCommands, actor, audit, with_services
 
 if TYPE_CHECKING:
     from gateway.charts.service import FoundPatient, ImportReport
-    from gateway.daemon import Services
+    from gateway.services import Services
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 10_000
@@ -53,6 +54,8 @@ def register(commands: SubCommands) -> None:
     listing.add_argument("--limit", type=_limit, default=DEFAULT_LIMIT, metavar="N", help="at most N (default 50)")
     listing.add_argument("--offset", type=_offset, default=0, metavar="N", help="skip the first N")
     listing.add_argument("--json", action="store_true", help="print as JSON")
+    commands_patient_feed.add_to(group)
+    commands_patient_search.register(group)
 
 
 def _limit(text: str) -> int:

@@ -16,6 +16,7 @@ from datetime import datetime
 from email.utils import format_datetime
 from pathlib import Path
 
+from gateway.keys.file_key import file_key_from_pem
 from gateway.sta.wrapper import wrap
 
 OPENSSL_TIMEOUT_SECONDS = 60
@@ -93,10 +94,11 @@ def seal(inner: bytes, outer: Outer, signer: Identity, recipient_certificate: Pa
 
 
 def _seal_ourselves(inner: bytes, outer: Outer, signer: Identity, recipient_certificate: Path) -> bytes:
+    key = file_key_from_pem(signer.certificate.read_bytes(), signer.key.read_bytes(), source=signer.certificate.name)
     return wrap(
         inner,
-        signer_certificate_pem=signer.certificate.read_bytes(),
-        signer_key_pem=signer.key.read_bytes(),
+        signer=key,
+        chain=key.chain,
         recipient_certificates_pem=[recipient_certificate.read_bytes()],
         sender=outer.sender,
         recipients=[outer.recipient],

@@ -27,6 +27,8 @@ from gateway.cli.development_keys import write_identities, write_private, write_
 from gateway.cli.logins import add_first_login
 from gateway.core.address import normalise, parse_address, parse_domain
 from gateway.core.errors import ConflictError, InputError
+from gateway.keys.body_key_file import KeyFile
+from gateway.keys.head_signing import make_signing_key
 from gateway.observability.clock import SystemClock
 from gateway.settings import IMAPSettings, load
 
@@ -272,12 +274,14 @@ async def _stage(plan: Plan, staging: Path) -> Practice:
     certs.mkdir(mode=0o700)
     now = SystemClock().now()
     identities = write_identities(certs, plan.domain, plan.addresses, now, bind_to_domain=plan.bind_to_domain)
+    KeyFile(certs / "store" / "bodies.keys").create(now)
     tls = certs / "tls"
     write_tls(tls / "server.cert.pem", tls / "server.key.pem", plan.host, plan.domain, now)
+    make_signing_key(certs / "audit" / "heads.key.pem")
     config = staging / "gateway.toml"
     write_private(config, render(_overrides(plan), _header(plan)).encode())
     from gateway.accounts.passwords import generate_password  # noqa: PLC0415 - heavy, not needed to check a command line
-    from gateway.daemon import open_services  # noqa: PLC0415 - the same
+    from gateway.services import open_services  # noqa: PLC0415 - the same
 
     password = generate_password()
     # The environment's overrides belong to the daemon that runs, not to what is made here.

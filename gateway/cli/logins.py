@@ -3,7 +3,8 @@
 A practice has one shared mailbox, ``INBOX``, which receives what is delivered to any of its addresses. With more
 than one address each has a mailbox of its own as well (``Addresses/a@d``). A login that was added for certain
 addresses has an INBOX of exactly these: for one address its own mailbox, which others may see too; for several a
-new one, into which the mail that came before is filed as well, in the same transaction.
+new one, into which the mail that came before is filed as well, in the same transaction. A login may also share the
+practice's INBOX. With its INBOX each login gets the Sent that goes with it (:mod:`gateway.inbox.sent_folders`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from gateway.core.address import normalise
 from gateway.core.errors import InputError
+from gateway.inbox.sent_folders import SENT_FOLDER, sent_rights
 from gateway.ports import MailboxEntry, UnitOfWork
 
 if TYPE_CHECKING:
-    from gateway.daemon import Services
+    from gateway.services import Services
 
 RIGHTS = "lrsw"
 """RFC 4314: see, read, keep Seen, set other flags. Nobody can insert, delete or expunge."""
@@ -39,6 +41,7 @@ async def add_first_login(services: Services, addresses: Sequence[str], login: s
             for address in addresses:
                 name = mailbox_of(address)
                 folders.append((name, tx.mailboxes.create(name, at, [address]), RIGHTS))
+        folders.append(_sent_of(tx, folders[0][1], RIGHTS, at))
         return folders
 
     await services.accounts.add(login, password, folders=await services.store.write(make))
@@ -58,15 +61,56 @@ async def add_login(services: Services, login: str, password: str, addresses: Se
             raise InputError(f"{address} is not an address of this practice; its addresses: {', '.join(known)}")
     at = services.clock.now()
 
-    def make(tx: UnitOfWork) -> tuple[int, int]:
+    def make(tx: UnitOfWork) -> tuple[list[tuple[str, int, str]], int]:
         mailbox_id = _mailbox_for(tx, at, wanted, login)
         tx.audit.add(at, actor, "user.mailbox", str(mailbox_id), {"addresses": len(wanted)})
-        return mailbox_id, len(tx.mailboxes.entries(mailbox_id))
+        folders = [("INBOX", mailbox_id, RIGHTS), _sent_of(tx, mailbox_id, RIGHTS, at)]
+        return folders, len(tx.mailboxes.entries(mailbox_id))
 
     await _refuse_known_login(services, login)
-    mailbox_id, count = await services.store.write(make)
-    await services.accounts.add(login, password, folders=[("INBOX", mailbox_id, RIGHTS)])
+    folders, count = await services.store.write(make)
+    await services.accounts.add(login, password, folders=folders)
     return count
+
+
+async def add_shared_login(services: Services, login: str, password: str, rights: str, actor: str) -> int:
+    """Add a login whose INBOX is the practice's shared one, with these rights; return how many messages it holds.
+
+    Raises:
+        ConflictError: the login exists.
+    """
+    at, addresses = services.clock.now(), services.settings.practice.addresses
+
+    def make(tx: UnitOfWork) -> tuple[list[tuple[str, int, str]], int]:
+        mailbox_id = the_mailbox(tx, SHARED_MAILBOX, addresses, at)
+        tx.audit.add(at, actor, "user.mailbox", str(mailbox_id), {"rights": rights})
+        folders = [("INBOX", mailbox_id, rights), _sent_of(tx, mailbox_id, rights, at)]
+        return folders, tx.mailboxes.get(mailbox_id).uid_next - 1
+
+    await _refuse_known_login(services, login)
+    folders, count = await services.store.write(make)
+    await services.accounts.add(login, password, folders=folders)
+    return count
+
+
+def the_mailbox(tx: UnitOfWork, name: str, addresses: Sequence[str], at: datetime) -> int:
+    """The practice's shared mailbox, or that of one of its addresses; made and filled when it is not there yet.
+
+    A practice of one address has no mailbox of that address, and one whose tables were made by ``store init`` has
+    neither.
+    """
+    found = tx.mailboxes.find(name)
+    if found is not None:
+        return found
+    wanted = list(addresses) if name == SHARED_MAILBOX else [one for one in addresses if mailbox_of(one) == name]
+    sources = sorted({mailbox for address in wanted for mailbox in tx.mailboxes.for_recipient(address)})
+    made = tx.mailboxes.create(name, at, wanted)
+    _fill(tx, made, sources, frozenset(wanted))
+    return made
+
+
+def _sent_of(tx: UnitOfWork, inbox_id: int, rights: str, at: datetime) -> tuple[str, int, str]:
+    return SENT_FOLDER, tx.kept.make_sent(inbox_id, at), sent_rights(rights)
 
 
 async def _refuse_known_login(services: Services, login: str) -> None:
@@ -101,4 +145,6 @@ def _fill(tx: UnitOfWork, target: int, sources: Iterable[int], wanted: frozenset
         content = tx.messages.content(entry.message_id)
         if not wanted.isdisjoint(content.delivered_to):
             indexed = tx.mailboxes.indexed(source, [entry.uid])[entry.uid]
-            tx.mailboxes.add(target, entry.message_id, content.content_sha256, indexed, entry.internal_date)
+            standing = tx.standings.of(entry.message_id)
+            sha256 = content.content_sha256
+            tx.mailboxes.add(target, entry.message_id, sha256, indexed, entry.internal_date, standing=standing)

@@ -1,8 +1,10 @@
 """The ``direct-gateway`` command.
 
 Exit status: 0 done; 1 done, with something to look at (refused, not found, a contradiction); 2 wrong use or
-configuration; 3 a fault while running. An error is one line on standard error that says what to do; the
-traceback is shown with ``--debug`` only, because it may hold what must not be copied into a ticket.
+configuration; 3 a fault while running; 75 (``serve``) a store that failed or does not answer. An error is one line on
+standard error that says what to do, and with ``--json`` {"error": TEXT} on standard output as well. The traceback is
+shown with ``--debug`` only, because it may hold what must not be copied into a ticket; and so are the lines of the log,
+because a command tells what happened in its own words.
 """
 
 from __future__ import annotations
@@ -15,18 +17,40 @@ from collections.abc import Sequence
 
 import gateway
 from gateway.cli import (
+    commands_audit,
+    commands_backup,
+    commands_bundle,
     commands_config,
+    commands_copy,
+    commands_fetch,
     commands_health,
+    commands_import,
     commands_init,
     commands_job,
+    commands_keys,
     commands_link,
+    commands_match,
     commands_message,
     commands_patient,
+    commands_plugin,
+    commands_pop3,
+    commands_quarantine,
+    commands_session,
+    commands_store,
     commands_user,
 )
-from gateway.cli.output import note
-from gateway.cli.session import EXIT_STATUS_HELP, FAULT, FINDINGS, MISUSE, SubCommands
-from gateway.core.errors import ConfigurationError, GatewayError, InputError, ListenError, StoreError
+from gateway.cli.output import clean, note, print_json
+from gateway.cli.session import EXIT_STATUS_HELP, EXIT_TEMPORARY_HELP, FAULT, FINDINGS, MISUSE, SubCommands
+from gateway.core.errors import (
+    ConfigurationError,
+    GatewayError,
+    InputError,
+    KeyUnavailableError,
+    ListenError,
+    StoreError,
+)
+from gateway.observability.log import configure, keep_silent
+from gateway.settings import LogSettings
 
 DESCRIPTION = """\
 A Direct Secure Messaging gateway: takes S/MIME mail from other HISPs, checks who signed it,
@@ -40,7 +64,8 @@ first steps:
 --config FILE may stand before or after the command. Without it: $DIRECTGW_CONFIG, ./gateway.toml,
 ./config/gateway.toml. A folder means the gateway.toml in it.
 
-{EXIT_STATUS_HELP}"""
+{EXIT_STATUS_HELP}
+{EXIT_TEMPORARY_HELP}"""
 
 INTERRUPTED = 130
 
@@ -62,10 +87,23 @@ def build_parser() -> argparse.ArgumentParser:
     commands_config.register(commands)
     commands_health.register(commands)
     commands_patient.register(commands)
+    commands_match.register(commands)
     commands_message.register(commands)
+    commands_bundle.register(commands)
+    commands_quarantine.register(commands)
     commands_link.register(commands)
+    commands_import.register(commands)
+    commands_plugin.register(commands)
+    commands_fetch.register(commands)
     commands_job.register(commands)
+    commands_keys.register(commands)
     commands_user.register(commands)
+    commands_session.register(commands)
+    commands_pop3.register(commands)
+    commands_audit.register(commands)
+    commands_store.register(commands)
+    commands_backup.register(commands)
+    commands_copy.register(commands)
     return parser
 
 
@@ -80,7 +118,7 @@ def _shared_options(default: str | None) -> argparse.ArgumentParser:
         "--debug",
         action="store_true",
         default=False if default is None else default,
-        help="show where an error came from",
+        help="show where an error came from, and the lines of the log",
     )
     return shared
 
@@ -104,6 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(words)
+    if args.debug:
+        configure(LogSettings())
+    else:
+        keep_silent()
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -114,29 +156,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINDINGS
     except Exception as exc:  # noqa: BLE001 - the outermost boundary: every fault becomes one line and a status
-        return _report(exc, debug=args.debug)
+        if args.debug:
+            traceback.print_exception(exc)
+        found = _innermost(exc)
+        if getattr(args, "json", False):
+            print_json({"error": _words(found, debug=args.debug)})
+        return _report(found, debug=args.debug)
     return status
 
 
-def _report(exc: Exception, *, debug: bool) -> int:
-    found = _innermost(exc)
-    if debug:
-        traceback.print_exception(exc)
+def _report(found: Exception, *, debug: bool) -> int:
+    """Say on standard error what went wrong; returns the exit status."""
+    note(f"error: {clean(_words(found, debug=debug))}")
     if isinstance(found, ConfigurationError | InputError):
-        note(f"error: {found}")
         return MISUSE
-    if isinstance(found, GatewayError) and not isinstance(found, StoreError | ListenError):
-        note(f"error: {found}")
+    if isinstance(found, GatewayError) and not isinstance(found, StoreError | ListenError | KeyUnavailableError):
         return FINDINGS
-    if isinstance(found, GatewayError):
-        note(f"error: {found}")
-    elif isinstance(found, OSError):
-        where = f"{found.filename}: " if found.filename else ""
-        note(f"error: {where}{found.strerror or found}")
-    else:
-        hint = "" if debug else "; --debug shows where"
-        note(f"error: unexpected fault ({type(found).__name__}){hint}")
     return FAULT
+
+
+def _words(found: Exception, *, debug: bool) -> str:
+    """One line that says what to do."""
+    if isinstance(found, GatewayError):
+        return str(found)
+    if isinstance(found, OSError):
+        where = f"{found.filename}: " if found.filename else ""
+        return f"{where}{found.strerror or found}"
+    return f"unexpected fault ({type(found).__name__})" + ("" if debug else "; --debug shows where")
 
 
 def _innermost(exc: Exception) -> Exception:

@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 MAX_CELL_CHARS = 60
+MAX_LINE_CHARS = 120
+_GAP = "  "
+_LEAST_CELL_CHARS = 12
 
 
 def clean(text: str) -> str:
@@ -70,16 +73,40 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, whole_last: bool = False) -> None:
-    """Print rows under headings, each column as wide as its widest cell; ``whole_last``: the last is never cut."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole_last: bool = False,
+    max_chars: int = MAX_CELL_CHARS,
+    fit: bool = False,
+) -> None:
+    """Print rows under headings, each column as wide as its widest cell; ``whole_last``: the last is never cut.
+
+    ``fit``: no line is longer than MAX_LINE_CHARS; the last column gives way first, and then the widest one.
+    """
     last = len(headings) - 1
     grid = [
-        [clean(value) if whole_last and column == last else cell(value) for column, value in enumerate(row)]
+        [clean(value) if whole_last and column == last else cell(value, max_chars) for column, value in enumerate(row)]
         for row in rows
     ]
     widths = [max(len(row[column]) for row in [list(headings), *grid]) for column in range(len(headings))]
+    if fit:
+        widths = _fitted(widths)
+        grid = [[cell(value, width) for value, width in zip(row, widths, strict=True)] for row in grid]
     for row in [list(headings), *grid]:
-        out("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+        out(_GAP.join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _fitted(widths: Sequence[int]) -> list[int]:
+    """The widths that fit into a line."""
+    fitted = list(widths)
+    room = MAX_LINE_CHARS - len(_GAP) * (len(fitted) - 1)
+    for column in (len(fitted) - 1, *sorted(range(len(fitted) - 1), key=lambda one: -fitted[one])):
+        over = sum(fitted) - room
+        if over > 0:
+            fitted[column] = max(min(fitted[column], _LEAST_CELL_CHARS), fitted[column] - over)
+    return fitted
 
 
 def print_record(pairs: Iterable[tuple[str, str]]) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
+import os
+import pwd
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.errors import ConfigurationError
 from gateway.settings import Settings, find_config, load
 
 if TYPE_CHECKING:
-    from gateway.daemon import Services
+    from gateway.services import Services
 
 OK = 0
 FINDINGS = 1
@@ -27,6 +27,8 @@ FAULT = 3
 EXIT_STATUS_HELP = """\
 exit status: 0 done; 1 done, with something to look at (refused, not found, a contradiction);
 2 wrong use or wrong configuration; 3 a fault while running."""
+
+EXIT_TEMPORARY_HELP = "75 (serve): the disk failed, or the database or the bucket does not answer: start it again."
 
 
 class SubCommands:
@@ -43,10 +45,16 @@ class SubCommands:
         description: str = "",
         examples: str = "",
         run: Callable[[argparse.Namespace], int] | None = None,
+        *,
+        temporary: bool = False,
     ) -> argparse.ArgumentParser:
-        """Add a command and return its parser. ``examples`` are command lines without the program's name."""
+        """Add a command and return its parser. ``examples`` are command lines without the program's name.
+
+        ``temporary``: it may end with status 75, for a supervisor that starts it again.
+        """
         shown = "\n".join(f"  direct-gateway {line}" for line in examples.strip().splitlines())
         epilog = (f"examples:\n{shown}\n\n" if shown else "") + EXIT_STATUS_HELP
+        epilog += f"\n{EXIT_TEMPORARY_HELP}" if temporary else ""
         parser: argparse.ArgumentParser = self._actions.add_parser(
             name,
             help=summary,
@@ -82,12 +90,15 @@ def with_services(args: argparse.Namespace, work: Callable[[Services], Awaitable
         ConfigurationError: there is no database yet. A command must not make an empty one where a path is wrong.
     """
     settings = settings_of(args)
-    database = Path(settings.store.url.removeprefix("sqlite:///"))
-    if not database.is_file():
-        raise ConfigurationError(f"store.url: there is no database {database}; init or the first serve makes it")
+    from gateway.store.opening import missing_tables  # noqa: PLC0415 - see the module's docstring
+
+    if missing := missing_tables(settings.store):
+        from gateway.store.made_anew import missing_database  # noqa: PLC0415 - see the module's docstring
+
+        raise ConfigurationError(f"store.url: {missing_database(settings) or missing}")
 
     async def go() -> int:
-        from gateway.daemon import open_services  # noqa: PLC0415 - see the module's docstring
+        from gateway.services import open_services  # noqa: PLC0415 - see the module's docstring
 
         async with open_services(settings) as services:
             return await work(services)
@@ -96,11 +107,16 @@ def with_services(args: argparse.Namespace, work: Callable[[Services], Awaitable
 
 
 def actor() -> str:
-    """Name of the operating system's user, for the audit log."""
+    """Name of the operating system's user, for the audit log.
+
+    The system is asked who runs the process: what the environment says of it, anybody can set.
+    """
+    number = os.getuid()
     try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli:unknown"
+        return f"cli:{pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        # A container may run as a user that has no name in it.
+        return f"cli:uid {number}"
 
 
 async def audit(services: Services, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
@@ -109,4 +125,4 @@ async def audit(services: Services, action: str, subject: str, detail: dict[str,
     Commands call it before they print: who cannot be recorded is not shown anything.
     """
     at, who = services.clock.now(), actor()
-    await services.store.write(lambda tx: tx.audit.add(at, who, action, subject, detail))
+    await services.store.write(lambda tx: tx.audit.add(at, who, action, subject, detail), urgent=True)

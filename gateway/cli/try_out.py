@@ -52,5 +52,6 @@ def _common_folder(settings: Settings) -> Path | None:
         tls.certificate_file: folder / "certs" / "tls" / "server.cert.pem",
         tls.key_file: folder / "certs" / "tls" / "server.key.pem",
         Path(settings.store.url.removeprefix("sqlite:///")): folder / "data" / "gateway.db",
+        Path(settings.store.key_file): folder / "certs" / "store" / "bodies.keys",
     }
     return folder.resolve() if all(here == there for here, there in expected.items()) else None

@@ -1,13 +1,15 @@
 """Direct addresses and how they are compared (AS-2, AS-4, AS-5, AS-6).
 
 Comparison folds case on both sides of the ``@``: the standard's own tests send to an all-capitals local part
-(AS-4). What is stored and compared is always the normalised form.
+(AS-4). What is stored and compared is always the normalised form. Folding never turns a character beyond ASCII into a
+letter of ASCII: the KELVIN SIGN is no k, and whoever has it in an address is somebody else.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.core.errors import InputError
 
@@ -42,6 +44,7 @@ def parse_domain(text: str) -> str:
     return text.lower()
 
 
+@lru_cache(maxsize=4_096)
 def parse_address(text: str) -> DirectAddress:
     """Return the normalised Direct address of a bare addr-spec (no display name, comment or quoting).
 
@@ -51,7 +54,16 @@ def parse_address(text: str) -> DirectAddress:
     local, at, domain = text.rpartition("@")
     if not at or len(local) > MAX_LOCAL_CHARS or len(text) > MAX_ADDRESS_CHARS or not _LOCAL.match(local):
         raise InputError(f"{text!r} is not a Direct address")
-    return DirectAddress(local.lower(), parse_domain(domain))
+    return DirectAddress(_folded(local), parse_domain(domain))
+
+
+def _folded(local: str) -> str:
+    return local.lower() if local.isascii() else "".join(map(_folded_char, local))
+
+
+def _folded_char(char: str) -> str:
+    small = char.lower()
+    return small if char.isascii() or (len(small) == 1 and not small.isascii()) else char
 
 
 def normalise(text: str) -> str:

@@ -4,14 +4,24 @@
 
     GatewayError
     ├── ConfigurationError        the operator must change a setting (exit status 2)
+    │   └── SelfTestError         the installed cryptographic library does not do what the verdict rests on
     ├── ListenError               a port cannot be opened now; another start may succeed
     ├── NotFoundError             an id or a name that the store does not have
     ├── ConflictError             the request contradicts what is stored (a message already on another chart)
     ├── RefusedError              policy says no (deleting a message); never a fault
+    ├── TooManySessionsError      an account that may log in has as many sessions as it may have
     ├── InputError                a file or a value from outside cannot be read; says where
-    ├── ImportFailedError         an importer did not take a linked message; it is tried again
+    │   └── HL7Error              an HL7 v2 message; names segment and field (gateway.core.hl7)
+    ├── BundleError               a trust bundle cannot be had or must not be taken over; the last good one stays
+    ├── KeyUnavailableError       a private key cannot be reached now (its token is gone); it is tried again
+    ├── SealBrokenError           sealed bytes do not open under their key and name; the store says which message
+    ├── TamperedError             a proof or a signature over the audit log does not hold
+    ├── ImportFailedError         an importer does not take a linked message now; it is tried again
+    ├── ImportRefusedError        an importer will never take this message; a person must look
+    │   └── ImporterGoneError     ... nor any other, until a person says so
     ├── StoreError                the store could not commit; always temporary for the sender
-    │   └── StoreFullError        no space left
+    │   ├── StoreFullError        no space left
+    │   └── StoreUnavailableError the database does not answer now; a commit may have been done all the same
     └── RejectionError            the Security/Trust Agent refuses a message, with a Reason
 
 ``smtp_reply`` is the fixed public text of an error at the SMTP boundary: it never carries detail (a path, an
@@ -33,6 +43,17 @@ class GatewayError(Exception):
 
 class ConfigurationError(GatewayError):
     """A setting is missing, unknown or wrong; the text names the key and what to do."""
+
+
+class SelfTestError(ConfigurationError):
+    """The start-up self-test failed: the gateway must not judge with this library."""
+
+    def __init__(self, check: str) -> None:
+        super().__init__(
+            f"the cryptographic library fails the start-up self-test ({check}); install the published wheel: "
+            f"pip install --force-reinstall --only-binary :all: 'cryptography>=50'"
+        )
+        self.check = check
 
 
 class ListenError(GatewayError):
@@ -60,12 +81,69 @@ class RefusedError(GatewayError):
     """Policy refuses the request; the text says why in a form fit for the person who asked."""
 
 
+class TooManySessionsError(GatewayError):
+    """The account has as many sessions at this moment as it may. Nothing is wrong with what the client gave."""
+
+
 class InputError(GatewayError):
     """A file or value from outside cannot be understood; the text says where and why."""
 
 
+class BundleError(GatewayError):
+    """A trust bundle cannot be fetched, read or believed. What was in force stays in force (TB-8).
+
+    ``cause`` is one word, for logs and programs; the text is for the operator and says what to do. ``alarming``:
+    the bundle did arrive, and what it holds is a reason to look at it at once (TB-14).
+    """
+
+    def __init__(self, cause: str, text: str, *, alarming: bool = False) -> None:
+        super().__init__(text)
+        self.cause = cause
+        self.alarming = alarming
+
+
+class KeyUnavailableError(GatewayError):
+    """A private key cannot be used at this moment: its token is gone, does not answer or will not let us in.
+
+    A fault on our side. It says nothing about any message, so it must never become a verdict: a judgement that meets
+    it is abandoned and tried again. The text is for the operator and names the token, never a key or a PIN.
+    """
+
+
+class SealBrokenError(GatewayError):
+    """Sealed bytes are damaged, of another place or of another key. Nothing of them is ever shown."""
+
+
+class TamperedError(GatewayError):
+    """A proof or a signature over the audit log does not hold: the log, or what was kept of it, was altered."""
+
+
 class ImportFailedError(GatewayError):
-    """An importer did not take a linked message. The job is tried again by its schedule."""
+    """The nack for now: an importer does not take a linked message. It is tried again by the schedule of the target.
+
+    ``reason`` is one word for programs and people (``unreachable``, ``http_503``, ``exit_75``); it holds no PHI and
+    is all that is kept of the failure. ``retry_after_seconds``: the other side asked for at least this much patience.
+    """
+
+    def __init__(self, text: str, *, reason: str = "failed", retry_after_seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ImportRefusedError(GatewayError):
+    """The nack for good: an importer will not take this message, however often it is asked.
+
+    ``reason`` as with :class:`ImportFailedError`.
+    """
+
+    def __init__(self, text: str, *, reason: str = "refused") -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class ImporterGoneError(ImportRefusedError):
+    """The other side wants no more requests at all (HTTP 410). The target is stopped until a person starts it."""
 
 
 class StoreError(GatewayError):
@@ -76,6 +154,13 @@ class StoreFullError(StoreError):
     """No space is left for a commit."""
 
     smtp_reply: ClassVar[str] = "452 4.3.1 Insufficient system storage"
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be used at this moment, or was lost at a COMMIT whose outcome is not known.
+
+    Says nothing against the work: whoever comes again meets what is there.
+    """
 
 
 class RejectionError(GatewayError):

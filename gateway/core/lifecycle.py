@@ -9,10 +9,18 @@ unwrapped      yes      yes          no            file                filing ag
 filed          yes      yes          yes           link                linking again is a no-op by unique keys
 linked         yes      yes          yes           import (per link)   the importer sees the same link id again
 refused        yes      no           no            none                verdict and reason are kept; may be run again
+kept           yes      no           yes           none                nothing: the state is written with all the rest
 =============  =======  ===========  ============  ==================  ==============================================
+
+A message that meets no fault goes from ``received`` to ``filed``, and on to ``linked``, within one transaction that
+writes every state on the way (:mod:`gateway.pipeline.onward`): then there is no crash between them. Whatever is met
+half done goes step by step, each with its job.
 
 A message that is filed and matches no patient stays ``filed``: that is the unlinked queue. ``refused`` is the
 quarantine; ``received`` may follow it when an operator runs the message again after a repair.
+
+``kept`` is no part of that life: a message that a mail client put into Sent, its copy of what it sent, begins and ends
+there. It is never judged, filed or linked.
 """
 
 from __future__ import annotations
@@ -28,6 +36,11 @@ class State(StrEnum):
     FILED = "filed"
     LINKED = "linked"
     REFUSED = "refused"
+    KEPT = "kept"
+
+
+FIRST = frozenset({State.RECEIVED, State.KEPT})
+"""Where a message may begin."""
 
 
 class JobKind(StrEnum):
@@ -45,6 +58,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.FILED: frozenset({State.LINKED}),
     State.LINKED: frozenset(),
     State.REFUSED: frozenset({State.RECEIVED}),
+    State.KEPT: frozenset(),
 }
 """The only moves there are."""
 

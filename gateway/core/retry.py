@@ -12,7 +12,16 @@ INTERNAL_SCHEDULE_SECONDS: tuple[float, ...] = (1, 5, 30, 120, 600, 1800, 3600)
 """For steps that need only this machine: eight attempts in about an hour and a half."""
 
 IMPORT_SCHEDULE_SECONDS: tuple[float, ...] = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)
-"""For the import hook, whose other side may be down for a day."""
+"""For a target of the import hook, whose other side may be down for a day."""
+
+WEBHOOK_SCHEDULE_SECONDS: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+"""For a webhook: ten attempts in three days (Standard Webhooks 1.0.0)."""
+
+MAX_RETRY_SECONDS = 7 * 86400
+"""The longest wait that a schedule of the settings, or a receiver that asks for patience, may bring."""
+
+WAITING_SCHEDULE_SECONDS: tuple[float, ...] = (5, 15, 30, 60, 120, 300)
+"""For a step that can only wait (a token that does not answer); the last entry repeats, so the job is never poison."""
 
 SCHEDULES: dict[JobKind, tuple[float, ...]] = {
     JobKind.UNWRAP: INTERNAL_SCHEDULE_SECONDS,
@@ -22,7 +31,17 @@ SCHEDULES: dict[JobKind, tuple[float, ...]] = {
 }
 
 
+NEVER_LATER_SECONDS = 2 * max(delay for schedule in SCHEDULES.values() for delay in schedule)
+"""No job is put off for longer than this, jitter included. One that seems to be was written before the clock was set
+back, and is due (F11)."""
+
+
 def delay_after(kind: JobKind, attempt: int) -> float | None:
     """Return the seconds to wait after the given failed attempt (1 = the first), or None when it is poison."""
     schedule = SCHEDULES[kind]
     return schedule[attempt - 1] if attempt <= len(schedule) else None
+
+
+def waiting_delay(attempt: int) -> float:
+    """Return the seconds to wait after the given attempt at a step that waits for something of ours to come back."""
+    return WAITING_SCHEDULE_SECONDS[min(attempt, len(WAITING_SCHEDULE_SECONDS)) - 1]

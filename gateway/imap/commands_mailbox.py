@@ -1,167 +1,108 @@
-"""Commands about mailboxes: LIST, STATUS, SELECT, rights. Nothing here can make, rename or remove a mailbox."""
+"""Commands that look at or enter one mailbox: STATUS, SELECT, EXAMINE, UNSELECT."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-
-from gateway.core.errors import NotFoundError, RefusedError
-from gateway.imap.mailbox_names import SEPARATOR, matches, parents
-from gateway.imap.parser import Head, ListArguments, SelectArguments, StatusArguments
-from gateway.imap.responses import applicable_flags, mailbox_name
-from gateway.imap.session import IMAPSession, NoError
+from gateway.imap.parser import Head, SelectArguments, StatusArguments
+from gateway.imap.responses import applicable_flags, mailbox_id, mailbox_name
+from gateway.imap.resync import resynchronize
+from gateway.imap.scanner import ParseError
+from gateway.imap.session import IMAPSession
 from gateway.imap.view import MailboxView
-from gateway.inbox.flags import permanent_flags, visible_rights
-from gateway.inbox.open_mailbox import OpenMailbox
-
-
-async def namespace(session: IMAPSession, _head: Head, _arguments: None) -> str:
-    session.untagged(b'NAMESPACE (("" "/")) NIL NIL')
-    return "NAMESPACE completed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """A name of the hierarchy; ``real`` unless it only has children."""
-
-    name: str
-    real: bool
-    has_children: bool
-
-
-async def list_mailboxes(session: IMAPSession, head: Head, arguments: ListArguments) -> str:
-    """LIST with RFC 5258, 5819, 6154. Every folder is subscribed, none has a special use: there is no Trash."""
-    verb = head.name.encode("ascii")
-    tree = _tree([folder.name for folder in await session.inbox.folders(session.actor)])
-    for pattern in arguments.patterns:
-        if not pattern and verb == b"LIST":
-            session.untagged(b'LIST (\\Noselect) "/" ""')
-    for listed in tree:
-        if _chosen(listed, tree, arguments):
-            session.untagged(verb + b" " + _list_line(listed, tree, arguments))
-            if listed.real and arguments.status:
-                with suppress(RefusedError, NotFoundError):  # RFC 5819: a status that is not to be had is left out.
-                    await _send_status(session, listed.name, arguments.status)
-    return f"{head.name} completed"
-
-
-def _tree(names: list[str]) -> list[_Listed]:
-    """The folders and the levels above them, in order."""
-    real = set(names)
-    inner = {above for name in names for above in parents(name)}
-    order = dict.fromkeys(part for name in names for part in (*parents(name), name))
-    return [_Listed(name, name in real, name in inner) for name in order]
-
-
-def _chosen(listed: _Listed, tree: list[_Listed], arguments: ListArguments) -> bool:
-    if "SPECIAL-USE" in arguments.selection or not _matches_any(listed.name, arguments):
-        return False
-    if listed.real or "SUBSCRIBED" not in arguments.selection:
-        return True
-    return "RECURSIVEMATCH" in arguments.selection and _has_hidden_child(listed, tree, arguments)
-
-
-def _matches_any(name: str, arguments: ListArguments) -> bool:
-    return any(matches(pattern, name) for pattern in arguments.patterns)
-
-
-def _list_line(listed: _Listed, tree: list[_Listed], arguments: ListArguments) -> bytes:
-    attributes: list[bytes] = []
-    if not listed.real:
-        attributes.append(b"\\NonExistent" if arguments.extended else b"\\Noselect")
-    elif "SUBSCRIBED" in arguments.selection | arguments.returns:
-        attributes.append(b"\\Subscribed")
-    attributes.append(b"\\HasChildren" if listed.has_children else b"\\HasNoChildren")
-    line = b"(" + b" ".join(attributes) + b') "/" ' + mailbox_name(listed.name)
-    if "RECURSIVEMATCH" in arguments.selection and _has_hidden_child(listed, tree, arguments):
-        line += b' ("CHILDINFO" ("SUBSCRIBED"))'
-    return line
-
-
-def _has_hidden_child(listed: _Listed, tree: list[_Listed], arguments: ListArguments) -> bool:
-    """Whether a subscribed folder below it does not match by itself (RFC 5258 section 3.5)."""
-    below = [other.name for other in tree if other.real and other.name.startswith(listed.name + SEPARATOR)]
-    return any(not _matches_any(name, arguments) for name in below)
-
-
-async def subscribe(session: IMAPSession, head: Head, name: str) -> str:
-    """Every folder is subscribed for good; the wish to change that is granted and has no effect."""
-    if head.name == "SUBSCRIBE":
-        await session.inbox.folder(session.actor, name)
-    return f"{head.name} completed"
+from gateway.inbox.readings import Readings
+from gateway.inbox.service import Grant
+from gateway.inbox.shared_mailbox import SharedMailbox
 
 
 async def status(session: IMAPSession, _head: Head, arguments: StatusArguments) -> str:
+    """STATUS, of the selected mailbox as well."""
     if "HIGHESTMODSEQ" in arguments.items:
         session.enable_condstore()
-    await _send_status(session, arguments.mailbox, arguments.items)
+    await send_status(session, arguments.mailbox, arguments.items)
     return "STATUS completed"
 
 
-async def _send_status(session: IMAPSession, name: str, items: tuple[str, ...]) -> None:
+async def send_status(session: IMAPSession, name: str, items: tuple[str, ...]) -> None:
+    """The STATUS response of one mailbox. Raises NotFoundError, RefusedError, StoreError."""
     grant = await session.inbox.open(session.actor, name)
-    values = _status_values(grant.mailbox)
-    pairs = " ".join(f"{item} {values[item]}" for item in items)
-    session.untagged(b"STATUS " + mailbox_name(grant.folder.name) + b" (" + pairs.encode("ascii") + b")")
+    values = _status_values(session, grant)
+    if "SIZE" in items:
+        # RFC 8438: at least the sizes of the messages that are told of, so it is asked for after them.
+        values["SIZE"] = b"%d" % await _total_size(grant.mailbox)
+    pairs = b" ".join(item.encode("ascii") + b" " + values[item] for item in items)
+    session.untagged(b"STATUS " + mailbox_name(grant.folder.name) + b" (" + pairs + b")")
 
 
-def _status_values(mailbox: OpenMailbox) -> dict[str, int]:
-    return {
-        "MESSAGES": len(mailbox),
-        "RECENT": 0,
+def _status_values(session: IMAPSession, grant: Grant) -> dict[str, bytes]:
+    mailbox = grant.mailbox
+    numbers = {
+        "MESSAGES": mailbox.present,
+        "RECENT": _recent(session, grant),
         "UIDNEXT": mailbox.uid_next,
         "UIDVALIDITY": mailbox.uid_validity,
         "UNSEEN": mailbox.unseen,
         "HIGHESTMODSEQ": max(1, mailbox.highest_modseq),
-        "SIZE": mailbox.size_bytes,
-        "DELETED": 0,
     }
+    return {item: b"%d" % value for item, value in numbers.items()} | {
+        "MAILBOXID": b"(" + mailbox_id(grant.folder) + b")"
+    }
+
+
+def _recent(session: IMAPSession, grant: Grant) -> int:
+    r"""What no session was told of, and, of the mailbox that is selected here, what is \Recent in this one."""
+    mailbox, view = grant.mailbox, session.view
+    untold = session.surroundings.recents.untold(grant, len(mailbox))
+    own = view.recent if view is not None and _same(view.grant, grant) else ()
+    return sum(not mailbox.is_gone(index) for index in {*untold, *own})
+
+
+def _same(one: Grant, other: Grant) -> bool:
+    return (one.folder.mailbox_id, one.folder.view) == (other.folder.mailbox_id, other.folder.view)
+
+
+async def _total_size(mailbox: SharedMailbox) -> int:
+    if not mailbox.loses:
+        return await mailbox.details.total_size(len(mailbox))
+    here = [index for index in range(len(mailbox)) if not mailbox.is_gone(index)]
+    await mailbox.details.need(here)
+    return sum(map(mailbox.details.size_bytes, here))
 
 
 async def select(session: IMAPSession, head: Head, arguments: SelectArguments) -> str:
     """SELECT and EXAMINE. READ-WRITE although nothing can be deleted: see the no-delete rules."""
+    if arguments.resync is not None and not session.qresync:
+        raise ParseError("QRESYNC must be enabled first")
+    if session.view is not None:
+        # RFC 7162 3.2.11: what comes before this line is about the other mailbox.
+        session.untagged(b"OK [CLOSED] The mailbox before is closed")
     session.select(None)
     grant = await session.inbox.open(session.actor, arguments.mailbox)
     session.condstore = session.condstore or arguments.condstore
-    permanent = permanent_flags(grant.folder.rights)
+    folder, mailbox = grant.folder, grant.mailbox
+    permanent = session.inbox.policy.permanent_flags(folder.rights)
+    readings = session.readings.setdefault((folder.mailbox_id, folder.view), Readings())
+    if mailbox.loses:
+        # When nobody has it open it may be forgotten, and its slots are given out anew.
+        readings = session.readings[folder.mailbox_id, folder.view] = Readings()
     read_only = head.name == "EXAMINE" or not permanent
-    view = MailboxView.of(grant, read_only=read_only)
-    mailbox = grant.mailbox
+    view = MailboxView.of(grant, readings, session.surroundings.recents, read_only=read_only)
     session.untagged(b"FLAGS " + applicable_flags(mailbox.keywords.values()))
     shown = "" if read_only else " ".join(permanent)
     session.untagged(b"OK [PERMANENTFLAGS (" + shown.encode("ascii") + b")] Flags that are kept")
     session.untagged(b"%d EXISTS" % view.exists)
-    session.untagged(b"0 RECENT")
+    session.untagged(b"%d RECENT" % len(view.recent))
     unseen = mailbox.first_unseen()
     if unseen is not None:
-        session.untagged(b"OK [UNSEEN %d] First unseen message" % (unseen + 1))
+        session.untagged(b"OK [UNSEEN %d] First unseen message" % view.number(unseen))
     session.untagged(b"OK [UIDVALIDITY %d] UIDs never change" % mailbox.uid_validity)
     session.untagged(b"OK [UIDNEXT %d] Next UID" % mailbox.uid_next)
-    session.untagged(b"OK [HIGHESTMODSEQ %d] Highest" % max(1, mailbox.highest_modseq))
+    session.untagged(b"OK [HIGHESTMODSEQ %d] Highest" % max(1, view.seen_modseq))
+    session.untagged(b"OK [MAILBOXID (" + mailbox_id(folder) + b")] Object id")
+    if arguments.resync is not None:
+        await resynchronize(session, view, arguments.resync)
     session.select(view)
     return f"[{'READ-ONLY' if read_only else 'READ-WRITE'}] {head.name} completed"
 
 
-async def unselect(session: IMAPSession, head: Head, _arguments: None) -> str:
-    r"""CLOSE and UNSELECT: nothing is ever \Deleted, so they are the same."""
+async def unselect(session: IMAPSession, _head: Head, _arguments: None) -> str:
     session.select(None)
-    return f"{head.name} completed"
-
-
-async def my_rights(session: IMAPSession, _head: Head, name: str) -> str:
-    """RFC 4314. The missing ``t``, ``e`` and ``x`` are what makes a client switch its Delete off."""
-    folder = await session.inbox.folder(session.actor, name)
-    rights = visible_rights(folder.rights).encode("ascii")
-    session.untagged(b"MYRIGHTS " + mailbox_name(folder.name) + b" " + rights)
-    return "MYRIGHTS completed"
-
-
-async def refuse_rights(session: IMAPSession, _head: Head, name: str) -> str:
-    """GETACL, LISTRIGHTS, SETACL, DELETEACL need the right to administer, which nobody has over IMAP."""
-    await session.inbox.folder(session.actor, name)
-    raise NoError("[NOPERM] Rights are managed by the operator")
-
-
-async def refuse_mailbox_change(_session: IMAPSession, _head: Head, _arguments: object) -> str:
-    """CREATE, DELETE, RENAME, APPEND: the folders are fixed, and messages come in only as Direct messages."""
-    raise NoError("[NOPERM] Folders and messages cannot be made or removed here")
+    return "UNSELECT completed"

@@ -1,4 +1,4 @@
-"""FETCH: its data items as values, and their parser (RFC 3501 6.4.5, CHANGEDSINCE of RFC 7162)."""
+"""FETCH: its data items as values, and their parser (RFC 3501 6.4.5, modifiers of RFC 7162, RFC 8474)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PLAIN_NAME = re.compile(rb'[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
 class FetchItem:
     """One data item.
 
-    ``name`` is FLAGS, UID, INTERNALDATE, RFC822.SIZE, ENVELOPE, BODY, BODYSTRUCTURE, MODSEQ or SECTION; the other
-    attributes belong to SECTION only. ``label`` is how the answer names the item.
+    ``name`` is FLAGS, UID, INTERNALDATE, RFC822.SIZE, ENVELOPE, BODY, BODYSTRUCTURE, MODSEQ, EMAILID, THREADID or
+    SECTION; the other attributes belong to SECTION only. ``label`` is how the answer names the item.
     """
 
     name: str
@@ -42,6 +42,8 @@ class FetchArguments:
     ranges: Ranges
     items: tuple[FetchItem, ...]
     changed_since: int | None = None
+    vanished: bool = False
+    """Whether the client wants to be told what left after ``changed_since`` (RFC 7162 3.2.6)."""
 
 
 def _simple(name: str) -> FetchItem:
@@ -50,7 +52,18 @@ def _simple(name: str) -> FetchItem:
 
 _SIMPLE = {
     name: _simple(name)
-    for name in ("FLAGS", "UID", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE", "BODY", "BODYSTRUCTURE", "MODSEQ")
+    for name in (
+        "FLAGS",
+        "UID",
+        "INTERNALDATE",
+        "RFC822.SIZE",
+        "ENVELOPE",
+        "BODY",
+        "BODYSTRUCTURE",
+        "MODSEQ",
+        "EMAILID",
+        "THREADID",
+    )
 }
 _OLD_SECTIONS = {
     "RFC822": FetchItem("SECTION", b"RFC822", peek=False),
@@ -80,16 +93,32 @@ def parse_fetch(scanner: Scanner) -> FetchArguments:
                 raise ParseError("Too many fetch items")
     else:
         items.extend(_macro_or_item(scanner))
-    changed_since = None
-    if scanner.accept(b" "):
-        scanner.expect(b"(")
-        if scanner.keyword() != "CHANGEDSINCE":
-            raise ParseError("Unknown fetch modifier")
-        scanner.space()
-        changed_since = scanner.number(0, MAX_MODSEQ)
-        scanner.expect(b")")
+    changed_since, vanished = _modifiers(scanner)
     scanner.end()
-    return FetchArguments(ranges, tuple(dict.fromkeys(items)), changed_since)
+    return FetchArguments(ranges, tuple(dict.fromkeys(items)), changed_since, vanished)
+
+
+def _modifiers(scanner: Scanner) -> tuple[int | None, bool]:
+    """CHANGEDSINCE and VANISHED, in either order (RFC 4466, RFC 7162)."""
+    changed_since, vanished = None, False
+    if not scanner.accept(b" "):
+        return None, False
+    scanner.expect(b"(")
+    while True:
+        word = scanner.keyword()
+        if word == "CHANGEDSINCE" and changed_since is None:
+            scanner.space()
+            changed_since = scanner.number(0, MAX_MODSEQ)
+        elif word == "VANISHED" and not vanished:
+            vanished = True
+        else:
+            raise ParseError("Unknown or repeated fetch modifier")
+        if scanner.accept(b")"):
+            break
+        scanner.space()
+    if vanished and changed_since is None:
+        raise ParseError("VANISHED needs CHANGEDSINCE")
+    return changed_since, vanished
 
 
 def _word(scanner: Scanner) -> str:

@@ -11,6 +11,8 @@ import re
 
 SEPARATOR = "/"
 MAX_NAME_BYTES = 1_000
+NO_NAME = "\udcff"
+"""Stands for what no mailbox can be called: half of a surrogate pair. No encoding yields it, no pattern reaches it."""
 _RUN = re.compile(r"[^\x20-\x7e]+|&")
 
 

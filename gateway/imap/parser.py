@@ -10,9 +10,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.imap.change_arguments import (
+    AppendArguments,
+    CopyArguments,
+    CreateArguments,
+    parse_append,
+    parse_copy,
+    parse_create,
+)
 from gateway.imap.fetch_items import FetchArguments, parse_fetch
+from gateway.imap.identification import parse_identification
+from gateway.imap.list_arguments import ListArguments, StatusArguments, parse_list, parse_lsub, parse_status
 from gateway.imap.scanner import MAX_MODSEQ, ParseError, Ranges, Scanner
 from gateway.imap.search_keys import BadCharsetError, SearchArguments, parse_search
+from gateway.imap.select_arguments import Resync, SelectArguments, parse_select
 from gateway.inbox.flags import FlagAction
 
 __all__ = [
@@ -20,7 +31,9 @@ __all__ = [
     "FetchArguments",
     "Head",
     "ListArguments",
+    "MailboxAndIdentifier",
     "ParseError",
+    "Resync",
     "SearchArguments",
     "SelectArguments",
     "StatusArguments",
@@ -30,8 +43,7 @@ __all__ = [
     "parse_head",
 ]
 
-STATUS_ITEMS = frozenset({"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "HIGHESTMODSEQ", "SIZE", "DELETED"})
-MAX_PATTERNS = 20
+_RIGHTS = re.compile(rb"[+-]?[a-z0-9]*")
 _TAG_AT_START = re.compile(rb'[^\x00-\x20(){%*"\\+\x7f-\xff]{1,200}(?= |$)')
 
 
@@ -57,29 +69,11 @@ class AuthenticateArguments:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectArguments:
+class MailboxAndIdentifier:
+    """Of LISTRIGHTS: an identifier is the login of somebody."""
+
     mailbox: str
-    condstore: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StatusArguments:
-    mailbox: str
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ListArguments:
-    """``selection`` and ``returns`` are the options of RFC 5258; ``status`` the items of RFC 5819.
-
-    ``extended`` when the client used any of the syntax of RFC 5258.
-    """
-
-    patterns: tuple[str, ...]
-    selection: frozenset[str] = frozenset()
-    returns: frozenset[str] = frozenset()
-    status: tuple[str, ...] = ()
-    extended: bool = False
+    identifier: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +98,10 @@ Arguments = (
     | StoreArguments
     | FetchArguments
     | SearchArguments
+    | MailboxAndIdentifier
+    | AppendArguments
+    | CopyArguments
+    | CreateArguments
 )
 
 
@@ -179,129 +177,31 @@ def _two_mailboxes(scanner: Scanner) -> tuple[str, ...]:
     return first, second
 
 
-def _mailbox_and_more(scanner: Scanner) -> str:
-    """A mailbox followed by what does not matter: the command is refused whatever it says."""
-    scanner.space()
-    return scanner.mailbox()
-
-
-def _select(scanner: Scanner) -> SelectArguments:
-    scanner.space()
-    name = scanner.mailbox()
-    condstore = False
-    if scanner.accept(b" "):
-        parameters = scanner.keywords_in_parentheses()
-        if set(parameters) != {"CONDSTORE"}:
-            raise ParseError("Unknown parameter")
-        condstore = True
+def _mailbox_and_identifier(scanner: Scanner) -> MailboxAndIdentifier:
+    """Of LISTRIGHTS and DELETEACL."""
+    found = _acl_subject(scanner)
     scanner.end()
-    return SelectArguments(name, condstore)
+    return found
 
 
-def _status(scanner: Scanner) -> StatusArguments:
+def _set_acl(scanner: Scanner) -> MailboxAndIdentifier:
+    """The rights are looked at for their form only: they are granted by the operator."""
+    found = _acl_subject(scanner)
     scanner.space()
-    name = scanner.mailbox()
-    scanner.space()
-    items = _status_items(scanner)
+    if not _RIGHTS.fullmatch(scanner.astring()):
+        raise ParseError("Expected rights")
     scanner.end()
-    return StatusArguments(name, items)
+    return found
 
 
-def _status_items(scanner: Scanner) -> tuple[str, ...]:
-    items = scanner.keywords_in_parentheses()
-    if not items or not STATUS_ITEMS.issuperset(items):
-        raise ParseError("Unknown status item")
-    return tuple(dict.fromkeys(items))
-
-
-def _list(scanner: Scanner) -> ListArguments:
+def _acl_subject(scanner: Scanner) -> MailboxAndIdentifier:
     scanner.space()
-    selection: tuple[str, ...] = ()
-    extended = scanner.next == b"("
-    if extended:
-        selection = scanner.keywords_in_parentheses()
-        scanner.space()
-    reference = scanner.mailbox()
+    mailbox = scanner.mailbox()
     scanner.space()
-    extended = extended or scanner.next == b"("
-    patterns = _patterns(scanner)
-    returns: set[str] = set()
-    status: tuple[str, ...] = ()
-    if scanner.accept(b" "):
-        extended = True
-        if scanner.keyword() != "RETURN":
-            raise ParseError("Expected RETURN")
-        scanner.space()
-        returns, status = _list_returns(scanner)
-    scanner.end()
-    chosen = frozenset(selection)
-    if not chosen <= {"SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"}:
-        raise ParseError("Unknown selection option")
-    if "RECURSIVEMATCH" in chosen and not chosen & {"SUBSCRIBED", "SPECIAL-USE"}:
-        raise ParseError("RECURSIVEMATCH needs another option")
-    joined = tuple(reference + pattern if pattern else "" for pattern in patterns)
-    return ListArguments(joined, chosen, frozenset(returns), status, extended)
-
-
-def _patterns(scanner: Scanner) -> list[str]:
-    if not scanner.accept(b"("):
-        return [scanner.list_pattern()]
-    patterns = [scanner.list_pattern()]
-    while not scanner.accept(b")"):
-        scanner.space()
-        patterns.append(scanner.list_pattern())
-        if len(patterns) > MAX_PATTERNS:
-            raise ParseError("Too many patterns")
-    return patterns
-
-
-def _list_returns(scanner: Scanner) -> tuple[set[str], tuple[str, ...]]:
-    scanner.expect(b"(")
-    returns: set[str] = set()
-    status: tuple[str, ...] = ()
-    first = True
-    while not scanner.accept(b")"):
-        if not first:
-            scanner.space()
-        first = False
-        word = scanner.keyword()
-        if word not in {"SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS"}:
-            raise ParseError("Unknown return option")
-        if word == "STATUS":
-            scanner.space()
-            status = _status_items(scanner)
-        returns.add(word)
-    return returns, status
-
-
-def _lsub(scanner: Scanner) -> ListArguments:
-    scanner.space()
-    reference = scanner.mailbox()
-    scanner.space()
-    pattern = scanner.list_pattern()
-    scanner.end()
-    return ListArguments((reference + pattern if pattern else "",))
-
-
-def _identification(scanner: Scanner) -> None:
-    """RFC 2971: NIL or at most 30 pairs of strings. What a client says of itself is read and not used."""
-    scanner.space()
-    if not scanner.accept(b"("):
-        if scanner.keyword() != "NIL":
-            raise ParseError("Expected a list or NIL")
-        scanner.end()
-        return
-    count = 0
-    while not scanner.accept(b")"):
-        if count:
-            scanner.space()
-        scanner.string()
-        scanner.space()
-        scanner.nstring()
-        count += 1
-        if count > 30:
-            raise ParseError("Too many fields")
-    scanner.end()
+    try:
+        return MailboxAndIdentifier(mailbox, scanner.astring().decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ParseError("Identifier is not valid UTF-8") from None
 
 
 def _enable(scanner: Scanner) -> tuple[str, ...]:
@@ -313,15 +213,6 @@ def _enable(scanner: Scanner) -> tuple[str, ...]:
         raise ParseError("Missing argument")
     scanner.end()
     return tuple(names)
-
-
-def _set_and_mailbox(scanner: Scanner) -> Ranges:
-    scanner.space()
-    ranges = scanner.sequence_set()
-    scanner.space()
-    scanner.mailbox()
-    scanner.end()
-    return ranges
 
 
 def _only_set(scanner: Scanner) -> Ranges:
@@ -372,22 +263,25 @@ _READERS: dict[str, Callable[[Scanner], Arguments]] = {
         ),
         _nothing,
     ),
-    "ID": _identification,
+    "ID": parse_identification,
     "LOGIN": _login,
     "AUTHENTICATE": _authenticate,
     "ENABLE": _enable,
-    "SELECT": _select,
-    "EXAMINE": _select,
-    "STATUS": _status,
-    "LIST": _list,
-    "LSUB": _lsub,
+    "SELECT": parse_select,
+    "EXAMINE": parse_select,
+    "STATUS": parse_status,
+    "LIST": parse_list,
+    "LSUB": parse_lsub,
     **dict.fromkeys(("SUBSCRIBE", "UNSUBSCRIBE", "DELETE", "MYRIGHTS", "GETACL"), _mailbox),
     "RENAME": _two_mailboxes,
-    **dict.fromkeys(("CREATE", "APPEND", "LISTRIGHTS", "SETACL", "DELETEACL"), _mailbox_and_more),
+    "CREATE": parse_create,
+    "APPEND": parse_append,
+    **dict.fromkeys(("LISTRIGHTS", "DELETEACL"), _mailbox_and_identifier),
+    "SETACL": _set_acl,
     **dict.fromkeys(("FETCH", "UID FETCH"), parse_fetch),
     **dict.fromkeys(("SEARCH", "UID SEARCH"), parse_search),
     **dict.fromkeys(("STORE", "UID STORE"), _store),
-    **dict.fromkeys(("COPY", "UID COPY", "MOVE", "UID MOVE"), _set_and_mailbox),
+    **dict.fromkeys(("COPY", "UID COPY", "MOVE", "UID MOVE"), parse_copy),
     "UID EXPUNGE": _only_set,
 }
 """Every command there is, with the reader of its arguments."""

@@ -9,9 +9,11 @@ from functools import lru_cache
 
 from gateway.imap.mailbox_names import encode_mailbox_name
 from gateway.imap.scanner import MONTHS
-from gateway.inbox.flags import SYSTEM_FLAGS
+from gateway.inbox.flags import RECENT, SYSTEM_FLAGS
+from gateway.ports import Folder
 
 _ATOM = re.compile(rb'[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
+_NO_LINE_END = re.compile(rb"[^\x00\r\n]*")
 
 CAPABILITIES_ALWAYS = ("IMAP4rev1", "LITERAL-", "SASL-IR", "ID", "ENABLE")
 CAPABILITIES_OF_MAILBOXES = (
@@ -25,35 +27,59 @@ CAPABILITIES_OF_MAILBOXES = (
     "LIST-STATUS",
     "STATUS=SIZE",
     "ESEARCH",
+    "SEARCHRES",
     "CONDSTORE",
+    "QRESYNC",
+    "OBJECTID",
     "ACL",
     "RIGHTS=texk",
 )
 
 
-def capabilities(*, encrypted: bool, authenticated: bool) -> bytes:
-    """The capability list. Before TLS it offers STARTTLS and no way to log in (EP-20)."""
+def capabilities(
+    *, encrypted: bool, authenticated: bool, takes_tokens: bool = False, further: tuple[str, ...] = ()
+) -> bytes:
+    """The capability list. Before TLS it offers STARTTLS and no way to log in (EP-20); ``further`` of mailboxes."""
+    of_mailboxes = (*CAPABILITIES_OF_MAILBOXES, *further)
     if not encrypted:
         names: tuple[str, ...] = (*CAPABILITIES_ALWAYS, "STARTTLS", "LOGINDISABLED")
     elif authenticated:
-        names = (*CAPABILITIES_ALWAYS, *CAPABILITIES_OF_MAILBOXES)
+        names = (*CAPABILITIES_ALWAYS, *of_mailboxes)
     else:
-        names = (*CAPABILITIES_ALWAYS, "AUTH=PLAIN", *CAPABILITIES_OF_MAILBOXES)
+        ways = ("AUTH=PLAIN", "AUTH=OAUTHBEARER") if takes_tokens else ("AUTH=PLAIN",)
+        names = (*CAPABILITIES_ALWAYS, *ways, *of_mailboxes)
     return " ".join(names).encode("ascii")
 
 
 def mailbox_name(name: str) -> bytes:
     """A mailbox name as an astring; INBOX in capitals."""
-    encoded = b"INBOX" if name.upper() == "INBOX" else encode_mailbox_name(name)
-    if _ATOM.fullmatch(encoded):
-        return encoded
-    return b'"' + encoded.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    return _atom_or_quoted(b"INBOX" if name.upper() == "INBOX" else encode_mailbox_name(name))
+
+
+def astring(text: str) -> bytes:
+    """Any text as an astring: what a quoted string cannot hold goes as a literal."""
+    encoded = text.encode("utf-8")
+    if encoded.isascii() and _NO_LINE_END.fullmatch(encoded):
+        return _atom_or_quoted(encoded)
+    return b"{%d}\r\n" % len(encoded) + encoded
+
+
+def _atom_or_quoted(text: bytes) -> bytes:
+    if _ATOM.fullmatch(text):
+        return text
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def mailbox_id(folder: Folder) -> bytes:
+    """The object id of a mailbox (RFC 8474): the same for everybody who sees it, whatever its name is."""
+    found = f"F{folder.mailbox_id}-{folder.view}" if folder.view else f"F{folder.mailbox_id}"
+    return found.encode("ascii")
 
 
 @lru_cache(maxsize=4096)
 def flag_list(flags: frozenset[str]) -> bytes:
     r"""``(\Seen keyword)``: system flags first, in a stable order."""
-    system = [flag for flag in SYSTEM_FLAGS if flag in flags]
+    system = [flag for flag in (*SYSTEM_FLAGS, RECENT) if flag in flags]
     keywords = sorted(flag for flag in flags if not flag.startswith("\\"))
     return ("(" + " ".join([*system, *keywords]) + ")").encode("ascii")
 

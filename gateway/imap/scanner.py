@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from gateway.imap.mailbox_names import decode_mailbox_name
+from gateway.imap.mailbox_names import MAX_NAME_BYTES, NO_NAME, decode_mailbox_name
 
 MAX_LIST_ITEMS = 500
 MAX_SET_ITEMS = 10_000
@@ -23,6 +23,8 @@ STAR = 0
 
 Ranges = tuple[tuple[int, int], ...]
 """A sequence set as written: pairs of first and last, where STAR stands for ``*``."""
+SAVED: Ranges = ((-1, -1),)
+"""``$`` (RFC 5182): the messages that the last SEARCH RETURN (SAVE) found."""
 
 _ATOM = re.compile(rb'[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
 _ASTRING = re.compile(rb'[^\x00-\x20(){%*"\\\x7f-\xff]+')
@@ -138,7 +140,18 @@ class Scanner:
         return value
 
     def sequence_set(self) -> Ranges:
-        """A sequence set of message numbers or UIDs."""
+        """A sequence set of message numbers or UIDs, or ``$``."""
+        return SAVED if self.accept(b"$") else self.written_set()
+
+    def known_set(self) -> Ranges:
+        """A sequence set of what a client knows (RFC 7162 3.2.5): neither ``*`` nor ``$`` is in it."""
+        ranges = self.written_set()
+        if any(STAR in pair for pair in ranges):
+            raise ParseError("Invalid message set")
+        return ranges
+
+    def written_set(self) -> Ranges:
+        """A sequence set of numbers and ``*``."""
         items = self._match(_SET, "a message set").group().split(b",")
         if len(items) > MAX_SET_ITEMS:
             raise ParseError("Message set too long")
@@ -222,8 +235,13 @@ def _set_number(text: bytes) -> int:
 
 
 def decode_mailbox(name: bytes) -> str:
-    """Decode a mailbox name of the wire. Raises ParseError."""
+    """Decode a mailbox name or pattern of the wire; what is no modified UTF-7 is the name of no mailbox.
+
+    Raises ParseError: it is too long, or not ASCII.
+    """
+    if len(name) > MAX_NAME_BYTES or not name.isascii():
+        raise ParseError("Mailbox name is too long or not in modified UTF-7")
     try:
         return decode_mailbox_name(name)
     except ValueError:
-        raise ParseError("Mailbox name is not valid modified UTF-7") from None
+        return NO_NAME

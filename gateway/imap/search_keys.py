@@ -1,10 +1,13 @@
-"""SEARCH: its keys as values, and their parser (RFC 3501 6.4.4, ESEARCH of RFC 4731, MODSEQ of RFC 7162).
+"""SEARCH: its keys as values, and their parser.
+
+RFC 3501 6.4.4, ESEARCH of RFC 4731, SEARCHRES of RFC 5182, MODSEQ of RFC 7162, EMAILID and THREADID of RFC 8474.
 
 Guarantees: depth and number of keys are bounded, so that neither parsing nor evaluating can exhaust the stack.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -14,11 +17,15 @@ from gateway.imap.scanner import MAX_MODSEQ, ParseError, Ranges, Scanner
 MAX_DEPTH = 100
 MAX_KEYS = 500
 CHARSETS = frozenset({"US-ASCII", "UTF-8", "ASCII", "UTF8"})
-RETURN_OPTIONS = frozenset({"MIN", "MAX", "ALL", "COUNT"})
+RETURN_OPTIONS = frozenset({"MIN", "MAX", "ALL", "COUNT", "SAVE"})
 
 
 class BadCharsetError(Exception):
-    """The SEARCH names a charset that is not supported."""
+    """The SEARCH names a charset that is not supported. ``save``: its result was to be saved."""
+
+    def __init__(self, *, save: bool) -> None:
+        super().__init__()
+        self.save = save
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,19 @@ class AllKey:
 
 @dataclass(frozen=True, slots=True)
 class NothingKey:
-    r"""No message: nothing is ever \Recent here."""
+    """No message: none is in a thread that has an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentKey:
+    r"""The message is \Recent in this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailKey:
+    """The message with this id of the store."""
+
+    message_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +116,27 @@ class AndKey:
     keys: tuple[SearchKey, ...]
 
 
-SearchKey = AllKey | NothingKey | FlagKey | SetKey | DateKey | SizeKey | TextKey | ModSeqKey | NotKey | OrKey | AndKey
+Leaf = AllKey | NothingKey | RecentKey | EmailKey | FlagKey | SetKey | DateKey | SizeKey | TextKey | ModSeqKey
+SearchKey = Leaf | NotKey | OrKey | AndKey
 
 
 @dataclass(frozen=True, slots=True)
 class SearchArguments:
-    """A whole SEARCH. ``returns`` is None for the classic answer, else the ESEARCH options."""
+    """A whole SEARCH. ``returns`` is None for the classic answer, else the ESEARCH options without SAVE."""
 
     key: SearchKey
     returns: tuple[str, ...] | None = None
     uses_modseq: bool = False
+    save: bool = False
+    """Whether ``$`` is to stand for what is found."""
 
 
+_OBJECT_ID = re.compile(rb"[A-Za-z0-9_-]{1,255}")
 _FIXED: dict[str, SearchKey] = {
     "ALL": AllKey(),
-    "OLD": AllKey(),
-    "NEW": NothingKey(),
-    "RECENT": NothingKey(),
+    "OLD": NotKey(RecentKey()),
+    "NEW": AndKey((RecentKey(), FlagKey("\\Seen", present=False))),
+    "RECENT": RecentKey(),
     **{
         name.upper(): FlagKey("\\" + name, present=True) for name in ("Answered", "Deleted", "Draft", "Flagged", "Seen")
     },
@@ -141,24 +164,26 @@ def parse_search(scanner: Scanner) -> SearchArguments:
         BadCharsetError: another charset than US-ASCII or UTF-8.
     """
     scanner.space()
-    returns = None
+    returns, save = None, False
     if _word_ahead(scanner, "RETURN"):
         scanner.keyword()
         scanner.space()
         returns = scanner.keywords_in_parentheses() or ("ALL",)
         if not RETURN_OPTIONS.issuperset(returns):
             raise ParseError("Unknown search return option")
+        save = "SAVE" in returns
+        returns = tuple(option for option in dict.fromkeys(returns) if option != "SAVE")
         scanner.space()
     if _word_ahead(scanner, "CHARSET"):
         scanner.keyword()
         scanner.space()
         if scanner.astring().decode("ascii", "replace").upper() not in CHARSETS:
-            raise BadCharsetError
+            raise BadCharsetError(save=save)
         scanner.space()
     keys = _Keys(scanner)
     key = keys.sequence(0)
     scanner.end()
-    return SearchArguments(key, returns, keys.uses_modseq)
+    return SearchArguments(key, returns, keys.uses_modseq, save)
 
 
 def _word_ahead(scanner: Scanner, word: str) -> bool:
@@ -190,7 +215,7 @@ class _Keys:
             inner = self.sequence(depth + 1)
             scanner.expect(b")")
             return inner
-        if scanner.next.isdigit() or scanner.next == b"*":
+        if scanner.next.isdigit() or scanner.next in {b"*", b"$"}:
             return SetKey(scanner.sequence_set(), uid=False)
         word = scanner.keyword()
         if word in _FIXED:
@@ -221,6 +246,8 @@ class _Keys:
             "SMALLER": lambda: SizeKey(larger=False, octets=scanner.number()),
             "UID": lambda: SetKey(scanner.sequence_set(), uid=True),
             "MODSEQ": self._modseq,
+            "EMAILID": lambda: EmailKey(self._object_id()),
+            "THREADID": self._thread,
         }
         reader = readers.get(word)
         if reader is None:
@@ -240,10 +267,21 @@ class _Keys:
             # RFC 7162 lets a server without per-flag mod-sequences ignore the entry name and type.
             self._scanner.string()
             self._scanner.space()
-            self._scanner.keyword()
+            if self._scanner.keyword() not in {"PRIV", "SHARED", "ALL"}:
+                raise ParseError("Unknown entry type")
             self._scanner.space()
         self.uses_modseq = True
         return ModSeqKey(self._scanner.number(0, MAX_MODSEQ))
+
+    def _object_id(self) -> str:
+        found = self._scanner.atom()
+        if not _OBJECT_ID.fullmatch(found):
+            raise ParseError("Expected an object id")
+        return found.decode("ascii")
+
+    def _thread(self) -> SearchKey:
+        self._object_id()
+        return NothingKey()
 
     def _text(self) -> str:
         # US-ASCII is a part of UTF-8, and clients that name no charset send UTF-8 when they send 8-bit text.

@@ -2,7 +2,9 @@ r"""What a client may do to the flags of a message that is never deleted (the no
 
 Pure rules. ``\Deleted``, ``\Draft``, ``\Recent`` and system flags nobody defined are never stored. The other
 flags are the one mutable part of a mailbox; each follows a right of RFC 4314: ``s`` for ``\Seen``, ``w`` for
-the rest.
+the rest. What the gateway says itself of a message (:mod:`gateway.core.standing`) no client sets or removes. A review
+is a client's word, but kept for good: it is taken back when somebody removes that very keyword, and not by a program
+that replaces all flags without having heard of it.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gateway.core.errors import RefusedError
+from gateway.core.standing import KEYWORDS, PROTECTED, REVIEWED
 
 SEEN = "\\Seen"
 DELETED = "\\Deleted"
+RECENT = "\\Recent"
 SYSTEM_FLAGS = ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")
 STORABLE_SYSTEM_FLAGS = frozenset({"\\Answered", "\\Flagged", SEEN})
-USUAL_KEYWORDS = ("$Forwarded", "$MDNSent")
-SUPPORTED_RIGHTS = "lrsw"
+USUAL_KEYWORDS = ("$Forwarded", "$MDNSent", *sorted(KEYWORDS))
+"""Which every mailbox lists, in their spelling."""
+_PROTECTED = frozenset(keyword.lower() for keyword in PROTECTED)
+SUPPORTED_RIGHTS = "lrswia"
+"""Of RFC 4314, in its order: see, read, keep seen, write flags, insert, administer. Nobody may delete or create."""
 MAX_KEYWORD_CHARACTERS = 100
 MAX_KEYWORDS_OF_A_COMMAND = 64
 MAX_KEYWORDS_OF_A_MAILBOX = 500
@@ -48,6 +55,8 @@ class FlagChange:
     def apply(self, current: frozenset[str], rights: str) -> frozenset[str]:
         """The flags afterwards; what may not be changed stays as it is."""
         mine = {flag for flag in self.flags | current if _may_change(flag, rights)}
+        if self.action is FlagAction.REPLACE and REVIEWED in current:
+            mine.discard(REVIEWED)
         wanted = self.flags & mine
         if self.action is FlagAction.ADD:
             return current | wanted
@@ -55,15 +64,15 @@ class FlagChange:
             return current - wanted
         return (current - mine) | wanted
 
-    @property
-    def drops(self) -> bool:
-        """Whether a flag is asked for that is never stored."""
-        return self.action is not FlagAction.REMOVE and any(not is_storable(flag) for flag in self.flags)
-
 
 def is_storable(flag: str) -> bool:
-    """Whether the flag is kept at all: Seen, Answered, Flagged and keywords."""
-    return flag in STORABLE_SYSTEM_FLAGS if flag.startswith("\\") else True
+    """Whether a client's flag is kept at all: Seen, Answered, Flagged and keywords that are not the gateway's own."""
+    return flag in STORABLE_SYSTEM_FLAGS if flag.startswith("\\") else not is_protected(flag)
+
+
+def is_protected(flag: str) -> bool:
+    """Whether it is a keyword that the gateway alone sets and removes, in whatever spelling."""
+    return flag.lower() in _PROTECTED
 
 
 def _may_change(flag: str, rights: str) -> bool:
@@ -75,12 +84,13 @@ def _may_change(flag: str, rights: str) -> bool:
 def permanent_flags(rights: str) -> tuple[str, ...]:
     """The PERMANENTFLAGS of a mailbox opened for writing."""
     seen = (SEEN,) if "s" in rights else ()
-    return (*seen, "\\Answered", "\\Flagged", *USUAL_KEYWORDS, "\\*") if "w" in rights else seen
+    keywords = tuple(keyword for keyword in USUAL_KEYWORDS if not is_protected(keyword))
+    return (*seen, "\\Answered", "\\Flagged", *keywords, "\\*") if "w" in rights else seen
 
 
-def visible_rights(rights: str) -> str:
-    """The rights that mean anything here, in their usual order."""
-    return "".join(right for right in SUPPORTED_RIGHTS if right in rights)
+def visible_rights(rights: str, supported: str = SUPPORTED_RIGHTS) -> str:
+    """Those of the rights that mean anything here, in their usual order."""
+    return "".join(right for right in supported if right in rights)
 
 
 def canonical(flag: str, keywords: Mapping[str, str]) -> str:

@@ -9,17 +9,19 @@ text part: the message stays readable and is filed in any case.
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from gateway.core.mime.addresses import parse_address_list
+from gateway.core.mime.addresses import addr_specs, parse_address_list
 from gateway.core.mime.encoding import decode_encoded_words, decode_guessed, header_text
-from gateway.core.mime.headers import ContentType, Field
+from gateway.core.mime.headers import ContentType, Field, read_headers
 from gateway.core.mime.html_text import html_to_text
 from gateway.core.mime.parts import leaf_parts
 from gateway.core.mime.structure import OPAQUE, TEXT_PLAIN, Part, parse_structure, single_text_part
 from gateway.inbox.imap_text import NIL, addresses, nstring, parameters, string, text_nstring
-from gateway.inbox.sections import encode_sections
+from gateway.inbox.sections import encode_sections, moved
 from gateway.observability.log import get_log
 from gateway.ports import IndexedMessage
 
@@ -32,6 +34,9 @@ MAX_DATE_CHARS = 100
 _log = get_log("inbox")
 _NO_ENVELOPE = b"(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)"
 _BLANKS = str.maketrans("\r\n\t", "   ")
+_ADDRESS_FIELDS = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
+_SPREAD = re.compile(rb"[(\\]|[\s\"]@|@\s")
+"""An address that may not stand in one piece in its field."""
 _HTML = frozenset({"text/html", "text/xhtml"})
 
 
@@ -45,6 +50,19 @@ class Indexer:
         except Exception as error:  # noqa: BLE001 - a defect of ours must not keep a verified message from its inbox
             _log.fault("index_fallback", error)
             return _fallback(content)
+
+    def with_fields(self, indexed: IndexedMessage, fields: bytes) -> IndexedMessage:
+        """The index row of the message with fields of the gateway in front of it.
+
+        They change neither the envelope nor the structure: everything else moves on by their length.
+        """
+        return replace(
+            indexed,
+            size_bytes=indexed.size_bytes + len(fields),
+            header_end=indexed.header_end + len(fields),
+            sections=moved(indexed.sections, len(fields)),
+            search_headers=_header_lines(read_headers(fields).fields) + indexed.search_headers,
+        )
 
 
 def _index(content: bytes) -> IndexedMessage:
@@ -198,10 +216,15 @@ def _disposition(disposition: ContentType | None) -> bytes:
 
 
 def _header_lines(fields: tuple[Field, ...]) -> str:
-    """``name: value`` lines, unfolded, decoded and case-folded."""
+    """``name: value`` lines, unfolded, decoded and case-folded.
+
+    An address that is written with comments or spaces within it is there as people write it, too.
+    """
     lines: list[str] = []
     for field in fields:
         value = decode_encoded_words(header_text(field.value)).translate(_BLANKS)
+        if field.name in _ADDRESS_FIELDS and _SPREAD.search(field.value):
+            value = " ".join([value, *addr_specs(header_text(field.value))])
         lines.append(f"{field.name.decode('ascii')}: {value}\n")
     return _storable("".join(lines))
 
@@ -243,13 +266,15 @@ def _storable(text: str) -> str:
 
 
 def _sent_at(fields: tuple[Field, ...]) -> datetime | None:
-    """The first Date field in UTC; None when there is none that can be read."""
+    """The first Date field; None when there is none that can be read.
+
+    Day and time are those that are written, whatever the zone: SEARCH disregards it (RFC 3501 6.4.4).
+    """
     value = next((field.value for field in fields if field.name == b"date"), None)
     if value is None or len(value) > MAX_DATE_CHARS:
         return None
     try:
         sent = parsedate_to_datetime(header_text(value))
-        # "-0000" means UTC from a place that is not told (RFC 5322 3.3).
-        return sent.replace(tzinfo=UTC) if sent.tzinfo is None else sent.astimezone(UTC)
+        return sent.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError, AttributeError):
         return None

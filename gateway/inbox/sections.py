@@ -1,6 +1,6 @@
 """Body sections (RFC 3501 6.4.5) as slices of the message, from part offsets that were computed at filing.
 
-Guarantees: a section is a slice of the bytes that were verified; nothing is decoded or normalised. The one
+Guarantees: a section is a slice of the message as it is shown; nothing is decoded or normalised. The one
 exception is HEADER.FIELDS, which joins slices (whole fields, folding included) and ends with an empty line.
 
 Format of the offsets, version 1: the byte 0x01, then one record a part in reading order,
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from gateway.core.mime.structure import Part, parse_structure
@@ -42,6 +42,15 @@ def _encode(part: Part, records: list[bytes]) -> int:
     return span
 
 
+def moved(sections: bytes, by: int) -> bytes:
+    """The offsets of the message with a header that is longer by so many octets at its beginning."""
+    records = list(_RECORD.iter_unpack(sections[1:]))
+    (_, body_start, end, kind, span), *inner = records
+    root = _RECORD.pack(0, body_start + by, end + by, kind, span)
+    rest = (_RECORD.pack(start + by, body + by, stop + by, what, count) for start, body, stop, what, count in inner)
+    return b"".join((sections[:1], root, *rest))
+
+
 def section(
     sections: bytes, content: bytes, path: tuple[int, ...], kind: str, fields: tuple[str, ...] = ()
 ) -> bytes | None:
@@ -67,7 +76,7 @@ def section(
     if kind == "HEADER":
         return content[start:body_start]
     if kind in {"HEADER.FIELDS", "HEADER.FIELDS.NOT"}:
-        return _fields(content[start:body_start], fields, negated=kind.endswith("NOT"))
+        return header_fields(fields, negated=kind.endswith("NOT"))(content[start:body_start])
     return None
 
 
@@ -132,16 +141,23 @@ def _fits(sections: bytes, content: bytes) -> bool:
 # --- header fields ---
 
 
-def _fields(header: bytes, names: tuple[str, ...], *, negated: bool) -> bytes:
-    """The fields of those names (or of all others), in the order of the message, and an empty line."""
+def header_fields(names: tuple[str, ...], *, negated: bool) -> Callable[[bytes], bytes]:
+    """What takes the fields of those names (or all others) out of a header: in its order, and an empty line.
+
+    Ask for it once, when many headers are looked at.
+    """
     pattern = _field_pattern(tuple(sorted({name.lower() for name in names})), negated=negated)
-    block = b"\n" + header
-    found: list[bytes] = pattern.findall(block) if pattern else []
-    if not found:
-        return b"\r\n"
-    # Each match begins with the line feed before the field; the one that ends the last field is still missing.
-    breaks_off = not block.endswith(b"\n") and block.endswith(found[-1])
-    return b"".join(found)[1:] + (b"\r\n\r\n" if breaks_off else b"\n\r\n")
+
+    def taken(header: bytes) -> bytes:
+        block = b"\n" + header
+        found: list[bytes] = pattern.findall(block) if pattern else []
+        if not found:
+            return b"\r\n"
+        # Each match begins with the line feed before the field; the one that ends the last field is still missing.
+        breaks_off = not block.endswith(b"\n") and block.endswith(found[-1])
+        return b"".join(found)[1:] + (b"\r\n\r\n" if breaks_off else b"\n\r\n")
+
+    return taken
 
 
 @lru_cache(maxsize=256)

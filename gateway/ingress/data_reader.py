@@ -6,6 +6,7 @@ Guarantees:
 * What comes out is what the sender had before dot-stuffing, byte for byte.
 * Memory is one growing buffer and one chunk, whatever the lines are like; work for a chunk is a fixed number of
   bulk operations on it, so a message of nothing but line ends costs no more than any other (finding 1, F18).
+  Whoever feeds the reader may take the buffer away at any time: so large messages never lie in memory as a whole.
 * A message that will be refused is dropped from memory at once and read on to its true end, so that the rest of
   it can never be taken for commands (SMTP smuggling).
 
@@ -28,6 +29,8 @@ class Problem(Enum):
     BARE_NEWLINE = "bare_newline"
     NUL = "nul"
     NO_BUDGET = "no_budget"
+    NO_SPACE = "no_space"
+    FAULT = "spool_fault"
 
 
 class DataReader:
@@ -42,8 +45,9 @@ class DataReader:
         self._max_bytes = max_bytes
         self._hold = hold
         # The line before the first one is taken as ended: a first line that begins with a dot is then no special
-        # case. These two bytes come out again in content().
+        # case. These two bytes are left out again in take().
         self._tail = b"\r\n"
+        self._skip = 2
         self._buffer = bytearray()
         self._problems: set[Problem] = set()
         self.size_bytes = -2
@@ -69,14 +73,28 @@ class DataReader:
         self._tail = data[cut:]
         return None
 
-    def content(self) -> bytes:
-        """The message, after feed() has seen its end and only when there is no problem. May be called once."""
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that ``take`` would give."""
+        return max(0, len(self._buffer) - self._skip)
+
+    def take(self) -> bytes:
+        """Remove and return what has come of the message since the last call.
+
+        Raises:
+            ValueError: the message is refused, so nothing of it is kept.
+        """
         if self._problems:
             raise ValueError("a refused message has no content")
-        del self._buffer[:2]
-        content = bytes(self._buffer)
-        self._buffer = bytearray()
-        return content
+        if len(self._buffer) < self._skip:
+            return b""
+        taken = bytes(memoryview(self._buffer)[self._skip :]) if self._skip else bytes(self._buffer)
+        self._buffer, self._skip = bytearray(), 0
+        return taken
+
+    def refuse(self, problem: Problem) -> None:
+        """Drop the message: a fault outside the reader. It is read on to its true end all the same."""
+        self._refuse(problem)
 
     def _take(self, piece: bytes) -> None:
         pairs = piece.count(b"\r\n")

@@ -21,14 +21,19 @@ BYE = "221 2.0.0 Closing connection"
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
 SHUTTING_DOWN = "421 4.3.2 Service is shutting down, closing connection"
+FAULT_IN_DATA = "421 4.3.0 Temporary failure, closing connection"
 TIMED_OUT = "421 4.4.2 Timeout, closing connection"
 TOO_MANY_CONNECTIONS = "421 4.7.0 Too many connections, try again later"
+CONNECTION_RATE = "421 4.7.0 Too many connections in a short time, try again later"
+EVICTED = "421 4.3.2 Too busy to wait for you, try again later"
 TOO_MANY_MESSAGES = "421 4.7.0 Too many messages on this connection, open another"
 TOO_MANY_COMMANDS = "421 4.7.0 Too many commands without mail, closing connection"
 LINE_FLOOD = "421 4.7.0 Line far too long, closing connection"
 
 FAULT = GatewayError.smtp_reply
 NO_SPACE = StoreFullError.smtp_reply
+RECIPIENT_RATE = "450 4.7.1 Too many recipients in a short time, try again later"
+MESSAGE_RATE = "451 4.7.1 Too many messages in a short time, try again later"
 NO_BUDGET = "452 4.3.1 Too much mail is being received, try again later"
 TOO_MANY_RECIPIENTS = "452 4.5.3 Too many recipients, send the rest in another transaction"
 TLS_UNAVAILABLE = "454 4.7.0 TLS is not available"
@@ -59,6 +64,8 @@ BY_PROBLEM = {
     Problem.BARE_NEWLINE: BARE_NEWLINE,
     Problem.NUL: NUL_BYTE,
     Problem.NO_BUDGET: NO_BUDGET,
+    Problem.NO_SPACE: NO_SPACE,
+    Problem.FAULT: FAULT,
 }
 
 

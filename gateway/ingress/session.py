@@ -21,18 +21,25 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.core.message import Envelope, Inbound, Source
+from gateway.core.address import normalise
+from gateway.core.errors import InputError
+from gateway.core.message import Body, Envelope, Inbound, Source
+from gateway.core.peers import peer_network
 from gateway.ingress import replies
+from gateway.ingress.arriving import ArrivingMessage
 from gateway.ingress.commands import MailCommand, SyntaxFault, parse_mail, parse_rcpt
-from gateway.ingress.data_reader import DataReader
+from gateway.ingress.data_reader import DataReader, Problem
 from gateway.ingress.limits import (
     COMMAND_LINE_BYTES,
     MAIL_LINE_BYTES,
     RECIPIENT_OVERSHOOT,
+    STRESS_IDLE_COMMANDS,
     ByteBudget,
+    Reservation,
     SMTPLimits,
 )
 from gateway.ingress.recipients import RecipientStatus
+from gateway.ingress.spool import Spool
 from gateway.ingress.wire import Gone, HangUp, Wire
 from gateway.observability.log import EventLog
 
@@ -48,14 +55,34 @@ class Host(Protocol):
     hostname: str
     limits: SMTPLimits
     budget: ByteBudget
+    memory: ByteBudget
+    spool: Spool
     tls: ssl.SSLContext | None
     log: EventLog
 
-    def enter(self, session: Session) -> bool:
-        """A connection is made; False when there are too many. Either way leave() is called when it is gone."""
+    def hurries(self, session: Session) -> bool:
+        """Whether connections are getting scarce, in all or for its network."""
         ...
 
-    def leave(self, session: Session) -> None: ...
+    def may_send(self, session: Session) -> bool:
+        """Whether its network may begin one more message now."""
+        ...
+
+    def may_address(self, session: Session) -> bool:
+        """Whether its network may name one more recipient now."""
+        ...
+
+    def may_tell(self, session: Session) -> bool:
+        """Whether one more refusal of its network may be written to the log."""
+        ...
+
+    def ending(self, session: Session) -> None:
+        """A session has nothing more to do than to say its last word: it needs its slot no longer."""
+        ...
+
+    def leave(self, session: Session) -> None:
+        """The connection of a session is gone."""
+        ...
 
     def recipient_status(self, address: str) -> RecipientStatus: ...
 
@@ -66,13 +93,21 @@ class Host(Protocol):
         ...
 
 
+def _spelling(address: str) -> str:
+    """The one spelling of an address. Nothing looser will do: what is taken for a repetition is not delivered."""
+    try:
+        return normalise(address)
+    except InputError:
+        return address
+
+
 @dataclass(slots=True)
 class _Transaction:
     """A mail transaction, from MAIL to DATA or RSET."""
 
     sender: MailCommand
     recipients: dict[str, str] = field(default_factory=dict)
-    """As given, by the case-folded form: an address that is named twice is delivered once."""
+    """As given, by the form in which addresses are compared: one that is named twice is delivered once."""
     asked: int = 0
     over_limit: int = 0
 
@@ -81,12 +116,12 @@ class Session(Wire):
     """One SMTP session of the STA listener."""
 
     def __init__(self, host: Host) -> None:
-        super().__init__(hostname=host.hostname, tls=host.tls, seconds=host.limits.command_seconds)
         self._host = host
         self._limits = host.limits
-        self._admitted = False
+        super().__init__(hostname=host.hostname, tls=host.tls, seconds=self._silence_seconds)
         self._mail: _Transaction | None = None
         self._messages = 0
+        self._without_message_since = self.loop.time()
         self._idle_commands = 0
         self._commands: dict[str, Command] = {
             "HELO": self._on_helo,
@@ -103,15 +138,23 @@ class Session(Wire):
 
     # --- the connection ---
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called again by the TLS layer when that is up."""
-        super().connection_made(transport)
-        if self._tls_protocol is None:
-            self._admitted = self._host.enter(self)
-
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         self._host.leave(self)
+
+    def _silence_seconds(self) -> float:
+        return self._limits.silence_seconds(stressed=self._host.hurries(self))
+
+    def idle_seconds(self) -> float | None:
+        """For how long nothing has been under way; None while something is."""
+        return None if self._mail is not None else self.waiting_seconds()
+
+    def stalled_seconds(self) -> float | None:
+        """For how long it has had its slot, or has had it since its latest message; None while one is under way.
+
+        What it says in between does not count: NOOP, one octet of a command at a time, a TLS handshake that hangs.
+        """
+        return self.loop.time() - self._without_message_since if self.can_be_evicted() else None
 
     # --- the loop ---
 
@@ -119,15 +162,15 @@ class Session(Wire):
         """The life of the connection; replaces the loop of the base class and never raises but when cancelled."""
         peer = self.peer
         try:
-            if not self._admitted:
-                raise HangUp(replies.TOO_MANY_CONNECTIONS, "too_many_connections")  # noqa: TRY301 - one way out
             self._host.log.debug("smtp_connected", peer=peer)
             await self.push(f"220 {self.hostname} ESMTP")
             while True:
                 await self._serve_command(await self._read_line())
         except HangUp as end:
-            if end.cause != "quit":
+            # The listener tells by itself, and not for each of them, that it sends connections away.
+            if end.cause not in {"quit", "evicted"} and self._host.may_tell(self):
                 self._host.log.info("smtp_hung_up", peer=peer, reason=end.cause)
+            self._host.ending(self)
             await self._say_last(end.reply)
         except Gone:
             self._host.log.debug("smtp_client_left", peer=peer)
@@ -144,7 +187,8 @@ class Session(Wire):
 
     async def _serve_command(self, line: bytes) -> None:
         self._idle_commands += 1
-        if self._idle_commands > self._limits.idle_commands:
+        allowed = self._limits.idle_commands
+        if self._idle_commands > (min(allowed, STRESS_IDLE_COMMANDS) if self._host.hurries(self) else allowed):
             raise HangUp(replies.TOO_MANY_COMMANDS, "too_many_commands")
         verb_bytes, _, rest = line.rstrip(b"\r\n").partition(b" ")
         verb = verb_bytes.upper().decode("ascii", errors="replace")
@@ -220,7 +264,8 @@ class Session(Wire):
             try:
                 await self._start_tls()
             except OSError as exc:
-                self._host.log.info("smtp_tls_failed", peer=self.peer)
+                if self._host.may_tell(self):
+                    self._host.log.info("smtp_tls_failed", peer=self.peer)
                 raise Gone from exc
 
     def _set_rset_state(self) -> None:
@@ -242,10 +287,12 @@ class Session(Wire):
         mail = parse_mail(arg)
         if mail.size_bytes > self._limits.message_bytes:
             await self._refuse(replies.TOO_LARGE, "too_large")
-        elif mail.size_bytes > self._host.budget.free_bytes:
+        elif mail.size_bytes > self._host.budget.free_for(peer_network(self.peer)):
             await self._refuse(replies.NO_BUDGET, "no_budget")
         elif not self._host.has_space_for(mail.size_bytes):
             await self._refuse(replies.NO_SPACE, "no_space")
+        elif not self._host.may_send(self):
+            await self.push(replies.MESSAGE_RATE)
         else:
             self._mail = _Transaction(mail)
             self._idle_commands -= 1
@@ -265,10 +312,14 @@ class Session(Wire):
             self._idle_commands -= 1
             await self.push(replies.TOO_MANY_RECIPIENTS)
             return
+        if not self._host.may_address(self):
+            await self.push(replies.RECIPIENT_RATE)
+            return
         status = self._host.recipient_status(address)
         if status is RecipientStatus.LOCAL:
-            if address.casefold() not in mail.recipients:
-                mail.recipients[address.casefold()] = address
+            spelling = _spelling(address)
+            if spelling not in mail.recipients:
+                mail.recipients[spelling] = address
                 self._idle_commands -= 1
             await self.push(replies.RECIPIENT_OK)
         elif status is RecipientStatus.UNKNOWN:
@@ -291,21 +342,23 @@ class Session(Wire):
         # Whatever becomes of the message, the transaction ends with it (RFC 5321 section 4.1.1.4).
         self._set_rset_state()
         started = self.loop.time()
-        hold = self._host.budget.reservation()
+        hold, memory = self._host.budget.reservation(peer_network(self.peer)), self._host.memory.reservation()
         try:
             await self.push(replies.GO_AHEAD)
-            data = await self._receive(DataReader(self._limits.message_bytes, hold))
-            if data.problem is not None:
-                await self._refuse(replies.BY_PROBLEM[data.problem], data.problem.value)
+            reader = DataReader(self._limits.message_bytes, hold)
+            body = await self._receive(reader, memory)
+            if body is None:
+                problem = reader.problem or Problem.FAULT
+                await self._refuse(replies.BY_PROBLEM[problem], problem.value)
                 return
-            size = data.size_bytes
+            size = body.size_bytes
             envelope = Envelope(mail.sender.address, tuple(mail.recipients.values()))
-            inbound = Inbound(data.content(), envelope, Source.SMTP, self._facts())
-            del data
-            message_id = await self._host.commit(inbound)
+            message_id = await self._host.commit(Inbound(body, envelope, Source.SMTP, self._facts()))
         finally:
             hold.release()
+            memory.release()
         self._idle_commands = 0
+        self._without_message_since = self.loop.time()
         self._host.log.info(
             "smtp_accepted",
             peer=self.peer,
@@ -316,24 +369,43 @@ class Session(Wire):
         )
         await self.push(replies.accepted(message_id))
 
-    async def _receive(self, data: DataReader) -> DataReader:
+    async def _receive(self, reader: DataReader, memory: Reservation) -> Body | None:
+        """Read a message to its end; None when it is refused, and the reader's problem says why."""
+        host = self._host
+        arriving = ArrivingMessage(reader, host.spool, memory, self._limits.spool_above_bytes, host.has_space_for)
+        try:
+            await self._read_to_end(reader, arriving)
+        except (HangUp, Gone):
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever goes wrong here is our fault, and temporary
+            # The end of the message has not come: what stands in it must not be read as commands (F17).
+            host.log.fault("smtp_fault", exc, peer=self.peer)
+            raise HangUp(replies.FAULT_IN_DATA, "fault_in_data") from None
+        return await arriving.body()
+
+    async def _read_to_end(self, reader: DataReader, arriving: ArrivingMessage) -> None:
+        host, limits = self._host, self._limits
         started = self.loop.time()
         received = 0
         chunk = bytes(self._pending)
         self._pending.clear()
-        while (rest := data.feed(chunk)) is None:
-            seconds = self._limits.data_seconds_left(self.loop.time() - started, received)
+        while (rest := reader.feed(chunk)) is None:
+            await arriving.settle()
+            stressed = host.hurries(self)
+            seconds = limits.data_seconds_left(self.loop.time() - started, received, stressed=stressed)
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds) as self._patience:
                     chunk = await self._read_chunk()
             except TimeoutError:
                 raise HangUp(replies.TIMED_OUT, "data_timeout") from None
+            finally:
+                self._patience = None
             received += len(chunk)
         self._pending += rest
-        return data
 
     async def _refuse(self, reply: str, reason: str) -> None:
-        self._host.log.info("smtp_refused", peer=self.peer, reason=reason)
+        if self._host.may_tell(self):
+            self._host.log.info("smtp_refused", peer=self.peer, reason=reason)
         await self.push(reply)
 
     def _facts(self) -> str:

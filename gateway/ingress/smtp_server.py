@@ -14,18 +14,29 @@ Failure modes: a port that cannot be opened raises ListenError; no fault of a se
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
 from gateway.core.errors import ListenError, StoreError
 from gateway.core.message import Inbound
-from gateway.ingress.limits import MIB, ByteBudget, ConnectionCounter, SMTPLimits
+from gateway.ingress.connection_gate import ConnectionGate
+from gateway.ingress.doorstep import Doorstep
+from gateway.ingress.limits import MIB, ByteBudget, SMTPLimits
 from gateway.ingress.recipients import RecipientStatus
 from gateway.ingress.session import Session
+from gateway.ingress.spool import Spool
 from gateway.observability.log import EventLog
 from gateway.observability.os_errors import os_reason
 from gateway.settings import SMTPSettings, StoreSettings
 
+_QUEUE = 4096
+"""Connections that the kernel holds for us until they are accepted; it may allow fewer (``somaxconn``).
+
+Whoever comes when it is full is not refused but left without an answer, and tries again after one second, and three,
+and seven: a flood that is over in a moment would keep others waiting for long.
+"""
 _FLUSH_SECONDS = 1.0
 """How long closed connections may take to flush their 421 at the very end."""
 
@@ -39,7 +50,8 @@ class SMTPListener:
         is_local_recipient: what an address, as the client wrote it, is to this gateway.
         tls: server context for STARTTLS, or None to offer none. It is limited to TLS 1.2 and later.
         log: where events go.
-        free_space: bytes free where the store is, or None not to look.
+        spool: where large messages lie while they arrive.
+        free_space: bytes free where the store is, None when that is not known; or None not to look.
         free_space_floor_bytes: MAIL is refused while the store has less than this, plus twice the declared size.
     """
 
@@ -51,7 +63,8 @@ class SMTPListener:
         is_local_recipient: Callable[[str], RecipientStatus],
         tls: ssl.SSLContext | None,
         log: EventLog,
-        free_space: Callable[[], int] | None = None,
+        spool: Spool,
+        free_space: Callable[[], int | None] | None = None,
         free_space_floor_bytes: int = StoreSettings().free_space_floor_mib * MIB,
     ) -> None:
         if tls is not None:
@@ -59,7 +72,9 @@ class SMTPListener:
             tls.options |= ssl.OP_NO_RENEGOTIATION
         self.hostname = settings.hostname
         self.limits = SMTPLimits.of(settings)
-        self.budget = ByteBudget(self.limits.buffered_bytes)
+        self.budget = ByteBudget(self.limits.arriving_bytes, self.limits.arriving_share_bytes)
+        self.memory = ByteBudget(self.limits.memory_bytes)
+        self.spool = spool
         self.tls = tls
         self.log = log
         self._settings = settings
@@ -67,9 +82,7 @@ class SMTPListener:
         self._is_local_recipient = is_local_recipient
         self._free_space = free_space
         self._floor = free_space_floor_bytes
-        self._counter = ConnectionCounter(self.limits.connections, self.limits.connections_per_peer)
-        self._connections: dict[Session, str | None] = {}
-        """Open connections, each with the peer under which it is counted, or None when it was one too many."""
+        self._gate = ConnectionGate(self.limits, log)
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits: set[asyncio.Task[str]] = set()
         self._server: asyncio.Server | None = None
@@ -91,7 +104,12 @@ class SMTPListener:
         loop = asyncio.get_running_loop()
         host, port = self._settings.host, self._settings.port
         try:
-            self._server = await loop.create_server(lambda: Session(self), host, port, backlog=256)
+            # asyncio accepts as often in a row as its backlog says, also after it has run out of descriptors: with a
+            # large one it would log and schedule itself hundreds of times over, and live for nothing else (F05).
+            self._server = await loop.create_server(self._new_connection, host, port, backlog=1)
+            for listening in self._server.sockets:
+                with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                    same.listen(_QUEUE)
         except OSError as exc:
             raise ListenError("SMTP", host, port, "smtp.port", os_reason(exc)) from exc
         self.log.info("smtp_listening", port=self.port)
@@ -102,7 +120,8 @@ class SMTPListener:
             return
         self._closing = True
         self._server.close()
-        for session in list(self._connections):
+        self._gate.close()
+        for session in self._gate.sessions():
             session.drain()
         await self._end(self._tasks | self._commits, grace_seconds)
         await self._flush()
@@ -120,42 +139,60 @@ class SMTPListener:
 
     async def _flush(self) -> None:
         """Let the last replies go out, but wait for no client that does not take them."""
-        closed = list(self._connections)
+        closed = self._gate.connections()
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
-                for session in closed:
-                    await session.wait_ended()
+                for connection in closed:
+                    await connection.wait_ended()
         except TimeoutError:
-            for session in closed:
-                session.abort()
-            for session in closed:
-                await session.wait_ended()
+            for connection in closed:
+                connection.abort()
+            for connection in closed:
+                await connection.wait_ended()
 
-    # --- what a session asks (session.Host) ---
+    def _new_connection(self) -> Doorstep:
+        return Doorstep(self._gate.enter, self._gate.leave, self._open_session)
 
-    def enter(self, session: Session) -> bool:
-        admitted = self._counter.enter(session.peer)
-        # The peer is kept because a session cannot be asked for it any more when it leaves.
-        self._connections[session] = session.peer if admitted else None
+    def _open_session(self, transport: asyncio.Transport) -> Session:
+        session = Session(self)
+        transport.set_protocol(session)
+        session.connection_made(transport)
         task = session.serving_task()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._closing:
-            # It was in the kernel's queue when the port closed.
-            session.drain()
-        return admitted
+        return session
+
+    # --- what a session asks (session.Host) ---
+
+    @property
+    def stressed(self) -> bool:
+        return self._gate.stressed
+
+    def hurries(self, session: Session) -> bool:
+        return self._gate.hurries(session)
+
+    def ending(self, session: Session) -> None:
+        self._gate.ending(session)
 
     def leave(self, session: Session) -> None:
-        peer = self._connections.pop(session, None)
-        if peer is not None:
-            self._counter.leave(peer)
+        self._gate.leave(session)
+
+    def may_send(self, session: Session) -> bool:
+        return self._gate.may_send(session)
+
+    def may_address(self, session: Session) -> bool:
+        return self._gate.may_address(session)
+
+    def may_tell(self, session: Session) -> bool:
+        return self._gate.may_tell(session)
 
     def recipient_status(self, address: str) -> RecipientStatus:
         return self._is_local_recipient(address)
 
     def has_space_for(self, size_bytes: int) -> bool:
         # Twice the size: SQLite writes a message to the log and later to the database (storage rules).
-        return self._free_space is None or self._free_space() >= self._floor + 2 * size_bytes
+        free = None if self._free_space is None else self._free_space()
+        return free is None or free >= self._floor + 2 * size_bytes
 
     async def commit(self, inbound: Inbound) -> str:
         """Run ``accept`` in a task that the listener owns, so that no end of the session can stop it.

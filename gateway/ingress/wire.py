@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from asyncio import sslproto
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiosmtpd.smtp import SMTP
@@ -40,19 +40,25 @@ class Gone(Exception):  # noqa: N818
     """The client has left."""
 
 
+class _TLS(sslproto.SSLProtocol):
+    """TLS under one connection. It takes all of its read buffer at once, also for a handshake that never comes."""
+
+    max_size = CHUNK_BYTES
+
+
 class Wire(SMTP):
     """One connection.
 
     Args:
         hostname: our name in the greeting.
         tls: context for STARTTLS, or None.
-        seconds: deadline of a command line, a reply and a TLS handshake.
+        seconds: how long a command line, a reply and a TLS handshake may take now. Asked at the begin of each.
     """
 
     line_length_limit = CHUNK_BYTES // 2
     """Here only the flow control of the stream: twice as much is buffered before the socket is left unread."""
 
-    def __init__(self, *, hostname: str, tls: ssl.SSLContext | None, seconds: float) -> None:
+    def __init__(self, *, hostname: str, tls: ssl.SSLContext | None, seconds: Callable[[], float]) -> None:
         super().__init__(
             None,
             hostname=hostname,
@@ -64,7 +70,11 @@ class Wire(SMTP):
         self._seconds = seconds
         self._pending = bytearray()
         self._interruptible: asyncio.Timeout | None = None
+        self._patience: asyncio.Timeout | None = None
+        """For the next bytes of a message: may be shortened, but no end of the listener interrupts it at once."""
         self._draining = False
+        self._evicted = False
+        self._waiting_since: float | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
 
@@ -88,6 +98,34 @@ class Wire(SMTP):
         self._draining = True
         if self._interruptible is not None:
             self._interruptible.reschedule(self.loop.time())
+
+    def hurry(self, seconds: float) -> None:
+        """Let what the client is waited for now take no longer than this from now on."""
+        waiting, latest = self._interruptible or self._patience, self.loop.time() + seconds
+        if waiting is not None and ((due := waiting.when()) is None or due > latest):
+            waiting.reschedule(latest)
+
+    def evict(self) -> None:
+        """End the session, which waits for a command, to make room for somebody else."""
+        self._evicted = True
+        if self._interruptible is not None:
+            self._interruptible.reschedule(self.loop.time())
+
+    def waiting_seconds(self) -> float | None:
+        """Since when the client is waited for to give a command; None when it is not, or has just given something.
+
+        What has come and was not looked at yet would be served, and the session go on, whoever ends the wait for it.
+        """
+        if self._waiting_since is None or self._evicted or self._unread_bytes():
+            return None
+        return self.loop.time() - self._waiting_since
+
+    def can_be_evicted(self) -> bool:
+        """Whether the client is waited for in a way that :meth:`evict` ends, and has said nothing that waits."""
+        return self._interruptible is not None and not self._evicted and not self._unread_bytes()
+
+    def _unread_bytes(self) -> int:
+        return len(self._reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to look
 
     def abort(self) -> None:
         """Drop the connection at once, unflushed."""
@@ -156,6 +194,8 @@ class Wire(SMTP):
         except TimeoutError:
             if self._draining:
                 raise HangUp(replies.SHUTTING_DOWN, "shutdown") from None
+            if self._evicted:
+                raise HangUp(replies.EVICTED, "evicted") from None
             raise HangUp(replies.TIMED_OUT, "timeout") from None
         finally:
             self._interruptible = None
@@ -174,12 +214,16 @@ class Wire(SMTP):
         if self._draining:
             raise HangUp(replies.SHUTTING_DOWN, "shutdown")
         seen = 0
-        async with self._deadline(self._seconds):
-            while (end := self._pending.find(b"\n", seen)) < 0:
-                seen = len(self._pending)
-                if seen > LINE_FLOOD_BYTES:
-                    raise HangUp(replies.LINE_FLOOD, "line_flood")
-                self._pending += await self._read_chunk()
+        self._waiting_since = self.loop.time()
+        try:
+            async with self._deadline(self._seconds()):
+                while (end := self._pending.find(b"\n", seen)) < 0:
+                    seen = len(self._pending)
+                    if seen > LINE_FLOOD_BYTES:
+                        raise HangUp(replies.LINE_FLOOD, "line_flood")
+                    self._pending += await self._read_chunk()
+        finally:
+            self._waiting_since = None
         line = bytes(self._pending[: end + 1])
         del self._pending[: end + 1]
         return line
@@ -189,7 +233,7 @@ class Wire(SMTP):
         text = status if isinstance(status, bytes) else status.encode("ascii")
         self._writer.write(text + b"\r\n")
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds()):
                 await self._writer.drain()
         except (TimeoutError, OSError) as exc:
             self.abort()
@@ -209,13 +253,13 @@ class Wire(SMTP):
         await self.push(replies.READY_FOR_TLS)
         await self._discard_plaintext()
         waiter: asyncio.Future[None] = self.loop.create_future()
-        self._tls_protocol = sslproto.SSLProtocol(self.loop, self, context, waiter, server_side=True)
+        self._tls_protocol = _TLS(self.loop, self, context, waiter, server_side=True)
         self._original_transport = transport
         transport.set_protocol(self._tls_protocol)
         self.transport = self._tls_protocol._app_transport  # noqa: SLF001 - as aiosmtpd does; no public way
         self._tls_protocol.connection_made(transport)
         try:
-            async with self._deadline(self._seconds):
+            async with self._deadline(self._seconds()):
                 await waiter
         except BaseException:
             # asyncio tells nobody that a connection ended during the handshake, and no reply could be read.
@@ -225,7 +269,7 @@ class Wire(SMTP):
 
     async def _discard_plaintext(self) -> None:
         self._pending.clear()
-        buffered = len(self._reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to look
+        buffered = self._unread_bytes()
         if buffered:
             # Reading it, other than clearing the buffer, also wakes a socket that flow control has paused. It does
             # not wait, so that no byte of the handshake can slip in between.

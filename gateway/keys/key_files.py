@@ -1,154 +1,61 @@
-"""Private keys in files, behind the KeyRing port.
+"""Reads private keys from a folder (not from its sub-folders).
 
-A folder holds ``NAME.cert.pem`` with ``NAME.key.pem`` or ``NAME.p12`` beside it, or ``NAME.p12`` alone. Keys are
-bound to addresses and domains by the certificate's SAN alone (AS-5..7), wildcards are ignored (AS-9), several keys
-for one name are kept and offered newest first (AS-14). A certificate that has expired still decrypts: mail may
-arrive late.
+The folder holds ``NAME.cert.pem`` with ``NAME.key.pem`` or ``NAME.p12`` beside it, or ``NAME.p12`` alone. A key file
+is PKCS#8 or the older form of OpenSSL, encrypted or not; a ``.p12`` (or ``.pfx``) is PKCS#12. ``NAME.cert.pem`` with
+``NAME.pkcs11`` beside it is a certificate whose key lies on a token: it is returned for
+:mod:`gateway.keys.token_identities` to find the key.
 
-Guarantees: key material stays inside :class:`FileKey`; no error text or warning holds any.
+Guarantees: no error text or warning holds key material or a password. What is doubtful but usable becomes a sentence
+in the warnings.
 
-Failure modes: :class:`ConfigurationError` that names the file and the mend. What is doubtful but usable becomes a
-sentence in ``KeyRing.warnings``.
+Failure modes: :class:`ConfigurationError` that names the file and the mend.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from gateway.core.address import normalise, parse_address, parse_domain
-from gateway.core.errors import ConfigurationError, InputError, RefusedError
+from gateway.core.errors import ConfigurationError
+from gateway.keys.certificate_facts import CertificateFacts, read_facts
+from gateway.keys.file_key import FileKey, PrivateKey, is_key_of, load_private_key, make_file_key
 
-_T = TypeVar("_T")
 _CERTIFICATE_SUFFIX = ".cert.pem"
 _KEY_SUFFIX = ".key.pem"
+_REFERENCE_SUFFIX = ".pkcs11"
 _PKCS12_SUFFIXES = (".p12", ".pfx")
 _MAX_FILE_BYTES = 1_048_576
 _MIN_RSA_BITS = 2048
-_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha1": hashes.SHA1(),  # noqa: S303 - collisions do not matter in OAEP, and AS-36 asks for it
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
-class FileKey:
-    """One private key with its certificate: implements :class:`gateway.ports.KeyOps`."""
+class TokenReference:
+    """A certificate in a file whose key lies on a token, and the text that says which key it is."""
 
-    certificate: bytes
-    names: tuple[str, ...]
-    chain: tuple[bytes, ...]
-    """DER of the certificates that stood behind the leaf in its file."""
-    not_before: datetime
+    leaf: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
     source: str
-    """Name of the file, for messages to the operator."""
-    _key: PrivateKey
-
-    def __repr__(self) -> str:
-        return f"FileKey({self.source!r})"
-
-    def decrypt_rsa_pkcs1v15(self, encrypted_key: bytes) -> bytes:
-        """Return the key hidden with RSAES-PKCS1-v1_5.
-
-        Raises:
-            RefusedError: this is no RSA key.
-            ValueError: the length is wrong. Wrong padding yields random bytes (implicit rejection), not an error.
-        """
-        return self._rsa().decrypt(encrypted_key, padding.PKCS1v15())
-
-    def decrypt_rsa_oaep(self, encrypted_key: bytes, *, digest: str, mgf_digest: str, label: bytes) -> bytes:
-        """Return the key hidden with RSAES-OAEP.
-
-        Raises:
-            RefusedError: this is no RSA key.
-            KeyError, ValueError: an unknown digest, or it cannot be decrypted.
-        """
-        mode = padding.OAEP(padding.MGF1(_HASHES[mgf_digest]), _HASHES[digest], label or None)
-        return self._rsa().decrypt(encrypted_key, mode)
-
-    def agree(self, peer_public_key: bytes) -> bytes:
-        """Return the shared secret of ECDH (RFC 5753) or X25519 (RFC 7748).
-
-        Raises:
-            RefusedError: this key cannot agree, or the peer's key is of another kind or curve.
-            ValueError: the peer's key is no point on the curve.
-        """
-        peer = serialization.load_der_public_key(peer_public_key)
-        key = self._key
-        if isinstance(key, x25519.X25519PrivateKey) and isinstance(peer, x25519.X25519PublicKey):
-            return key.exchange(peer)
-        if (
-            isinstance(key, ec.EllipticCurvePrivateKey)
-            and isinstance(peer, ec.EllipticCurvePublicKey)
-            and key.curve.name == peer.curve.name
-        ):
-            return key.exchange(ec.ECDH(), peer)
-        raise RefusedError("this key cannot agree on a secret with that one")
-
-    def _rsa(self) -> rsa.RSAPrivateKey:
-        if not isinstance(self._key, rsa.RSAPrivateKey):
-            raise RefusedError("this key is no RSA key")
-        return self._key
+    text: str
 
 
-class KeyRing:
-    """All private keys of this gateway: implements :class:`gateway.ports.KeyRing`. Immutable once made."""
+@dataclass(frozen=True, slots=True)
+class KeyFolder:
+    """All that a folder holds."""
 
-    __slots__ = ("_by_name", "_keys", "warnings")
-
-    def __init__(self, keys: Sequence[FileKey], warnings: Sequence[str] = ()) -> None:
-        newest_first = sorted(keys, key=lambda key: key.not_before, reverse=True)
-        self._keys = tuple({key.certificate: key for key in newest_first}.values())
-        self.warnings = tuple(warnings)
-        self._by_name: dict[str, tuple[FileKey, ...]] = {}
-        for key in self._keys:
-            for name in key.names:
-                self._by_name[name] = (*self._by_name.get(name, ()), key)
-
-    def keys_for(self, recipients: Sequence[str]) -> Sequence[FileKey]:
-        """Return the keys bound to any of the addresses, then those bound to exactly their domains.
-
-        Newest first within each; what is no Direct address has no key.
-        """
-        addresses: list[str] = []
-        domains: list[str] = []
-        for recipient in recipients:
-            try:
-                address = parse_address(recipient)
-            except InputError:
-                continue
-            addresses.append(str(address))
-            domains.append(address.domain)
-        wanted = dict.fromkeys((*addresses, *domains))
-        by_address = [key for key in self._keys if any(name in wanted and "@" in name for name in key.names)]
-        by_domain = [key for key in self._keys if any(name in wanted and "@" not in name for name in key.names)]
-        return tuple({key.certificate: key for key in (*by_address, *by_domain)}.values())
-
-    def names(self) -> frozenset[str]:
-        """Return every address and domain that has a key."""
-        return frozenset(self._by_name)
-
-    @property
-    def keys(self) -> tuple[FileKey, ...]:
-        """Every key, newest first, also those whose certificate binds no name."""
-        return self._keys
+    keys: tuple[FileKey, ...]
+    on_token: tuple[TokenReference, ...]
+    warnings: tuple[str, ...]
 
 
-def load_key_ring(directory: Path, password: bytes | None = None) -> KeyRing:
-    """Read every identity in a folder (not in its sub-folders).
+def read_key_folder(directory: Path, password: bytes | None = None) -> KeyFolder:
+    """Read every identity in a folder.
 
     ``password`` opens encrypted key files; those that are not encrypted are read without.
 
@@ -162,58 +69,134 @@ def load_key_ring(directory: Path, password: bytes | None = None) -> KeyRing:
         files = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
     except OSError as error:
         raise ConfigurationError(f"cannot read the folder {directory}: {error.strerror}") from None
-    keys: list[FileKey] = []
-    warnings: list[str] = []
-    for name, path in files.items():
+    reader = _Reader(password, files)
+    for name in files:
+        reader.take(name)
+    return KeyFolder(tuple(reader.keys), tuple(reader.on_token), tuple(reader.warnings))
+
+
+class _Reader:
+    """One pass over the files of a folder."""
+
+    def __init__(self, password: bytes | None, files: dict[str, Path]) -> None:
+        self._password = password
+        self._files = files
+        self.keys: list[FileKey] = []
+        self.on_token: list[TokenReference] = []
+        self.warnings: list[str] = []
+
+    def take(self, name: str) -> None:
+        path = self._files[name]
         if name.endswith(_CERTIFICATE_SUFFIX):
-            stem = name.removesuffix(_CERTIFICATE_SUFFIX)
-            beside = stem + _KEY_SUFFIX
-            if beside not in files:
-                if any(stem + suffix in files for suffix in _PKCS12_SUFFIXES):
-                    continue  # The PKCS #12 file brings the key, and the certificate again.
-                raise ConfigurationError(f"{path} has no key beside it; put its private key into {beside}")
-            keys.append(_from_pem(path, files[beside], password, warnings))
-        elif name.endswith(_KEY_SUFFIX):
-            beside = name.removesuffix(_KEY_SUFFIX) + _CERTIFICATE_SUFFIX
-            if beside not in files:
-                raise ConfigurationError(f"{path} has no certificate beside it; put the certificate into {beside}")
+            self._certificate(path, name.removesuffix(_CERTIFICATE_SUFFIX))
         elif name.lower().endswith(_PKCS12_SUFFIXES):
-            keys.append(_from_pkcs12(path, password, warnings))
-    return KeyRing(keys, warnings)
+            self.keys.append(self._from_pkcs12(path))
+        else:
+            for suffix in (_KEY_SUFFIX, _REFERENCE_SUFFIX):
+                beside = name.removesuffix(suffix) + _CERTIFICATE_SUFFIX
+                if name.endswith(suffix) and beside not in self._files:
+                    raise ConfigurationError(f"{path} has no certificate beside it; put the certificate into {beside}")
+
+    def _certificate(self, path: Path, stem: str) -> None:
+        if (key := self._files.get(stem + _KEY_SUFFIX)) is not None:
+            self.keys.append(self._from_pem(path, key))
+        elif (reference := self._files.get(stem + _REFERENCE_SUFFIX)) is not None:
+            leaf, *chain = self._certificates(path)
+            text = self._read(reference, secret=False).decode("ascii", "replace")
+            self.on_token.append(TokenReference(leaf, tuple(chain), path.name, text))
+        elif not any(stem + suffix in self._files for suffix in _PKCS12_SUFFIXES):
+            raise ConfigurationError(
+                f"{path} has no key beside it; put its private key into {stem}{_KEY_SUFFIX}, or, when the key is on a "
+                f"token, one line like pkcs11:object=LABEL or pkcs11:id=%A1 into {stem}{_REFERENCE_SUFFIX}"
+            )
+        # With a PKCS #12 file beside it there is nothing to do: that brings the key, and the certificate again.
+
+    def _read(self, path: Path, *, secret: bool) -> bytes:
+        try:
+            with path.open("rb") as file:
+                mode = path.stat().st_mode
+                data = file.read(_MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigurationError(f"{path} is too large to be a key or a certificate")
+        if secret and mode & (stat.S_IRGRP | stat.S_IROTH):
+            self.warnings.append(f"{path} can be read by others; run: chmod 600 {path}")
+        return data
+
+    def _certificates(self, path: Path) -> list[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(self._read(path, secret=False))
+        except ValueError:
+            raise ConfigurationError(f"{path} holds no readable PEM certificate") from None
+
+    def _from_pem(self, certificate_path: Path, key_path: Path) -> FileKey:
+        leaf, *chain = self._certificates(certificate_path)
+        key = _private_key(key_path, self._read(key_path, secret=True), self._password)
+        return self._identity(leaf, chain, key, (certificate_path, key_path))
+
+    def _from_pkcs12(self, path: Path) -> FileKey:
+        data = self._read(path, secret=True)
+        obsolete = False
+        for attempt in dict.fromkeys((self._password, None, b"")):
+            try:
+                key, leaf, chain = pkcs12.load_key_and_certificates(data, attempt)
+            except UnsupportedAlgorithm:
+                obsolete = True
+                continue
+            except ValueError:
+                continue
+            certificates = [*([] if leaf is None else [leaf]), *chain]
+            if key is None or not certificates:
+                raise ConfigurationError(f"{path} must hold a private key together with its certificate")
+            private = _supported(key, path)
+            # Not every program marks the leaf or puts it first; the one of the key's own public key is it.
+            certificates.sort(key=lambda one: not _is_of(one, private))
+            return self._identity(certificates[0], certificates[1:], private, (path, path))
+        if obsolete:
+            raise ConfigurationError(_how_to_convert(path))
+        raise ConfigurationError(
+            f"{path} cannot be opened; is it PKCS#12 and the password in trust.key_password_file right?"
+        )
+
+    def _identity(
+        self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], key: PrivateKey, paths: tuple[Path, Path]
+    ) -> FileKey:
+        certificate_path, key_path = paths
+        facts = read_facts(leaf, str(certificate_path))
+        if not is_key_of(facts, key):
+            raise ConfigurationError(
+                f"the key in {key_path} does not belong to the (first) certificate in {certificate_path}, or is damaged"
+            )
+        self.warnings += doubts(facts, str(certificate_path))
+        return make_file_key(leaf, key, chain=chain, source=certificate_path.name)
 
 
-def _read(path: Path, warnings: list[str], *, secret: bool) -> bytes:
+def doubts(facts: CertificateFacts, source: str) -> list[str]:
+    """What an operator should know of a certificate that has a key here."""
+    found = [f"a name in the SAN of {source} is no Direct address or domain and is ignored"] * facts.unusable_names
+    if not facts.names:
+        found.append(f"{source} names no address or domain in its SAN; it will not be used")
+    if isinstance(facts.public_key, rsa.RSAPublicKey) and facts.public_key.key_size < _MIN_RSA_BITS:
+        found.append(f"the RSA key of {source} is below {_MIN_RSA_BITS} bits; messages to it are refused")
+    return found
+
+
+def _is_of(certificate: x509.Certificate, key: PrivateKey) -> bool:
     try:
-        with path.open("rb") as file:
-            mode = path.stat().st_mode
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > _MAX_FILE_BYTES:
-        raise ConfigurationError(f"{path} is too large to be a key or a certificate")
-    if secret and mode & (stat.S_IRGRP | stat.S_IROTH):
-        warnings.append(f"{path} can be read by others; run: chmod 600 {path}")
-    return data
-
-
-def _from_pem(certificate_path: Path, key_path: Path, password: bytes | None, warnings: list[str]) -> FileKey:
-    text = _read(certificate_path, warnings, secret=False)
-    try:
-        leaf, *chain = x509.load_pem_x509_certificates(text)
-    except ValueError:
-        raise ConfigurationError(f"{certificate_path} holds no readable PEM certificate") from None
-    key = _private_key(key_path, _read(key_path, warnings, secret=True), password)
-    return _identity(leaf, chain, key, (certificate_path, key_path), warnings)
+        return certificate.public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False  # An authority's certificate of a kind that is not known here.
 
 
 def _private_key(path: Path, data: bytes, password: bytes | None) -> PrivateKey:
     try:
         try:
-            key = serialization.load_pem_private_key(data, password)
+            key = load_private_key(data, password)
         except TypeError:
             if password is None:
                 raise ConfigurationError(f"{path} is encrypted; set trust.key_password_file") from None
-            key = serialization.load_pem_private_key(data, None)
+            key = load_private_key(data, None)
     except (ValueError, UnsupportedAlgorithm):
         hint = "; is the password right?" if b"ENCRYPTED" in data else ""
         raise ConfigurationError(f"{path} holds no readable PEM private key{hint}") from None
@@ -221,82 +204,13 @@ def _private_key(path: Path, data: bytes, password: bytes | None) -> PrivateKey:
 
 
 def _supported(key: object, path: Path) -> PrivateKey:
-    if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey):
-        return key
-    if isinstance(key, ed25519.Ed25519PrivateKey):
+    if isinstance(key, PrivateKey):
         return key
     raise ConfigurationError(f"{path} holds a key that is neither RSA, EC, X25519 nor Ed25519; make one of those")
 
 
-def _from_pkcs12(path: Path, password: bytes | None, warnings: list[str]) -> FileKey:
-    data = _read(path, warnings, secret=True)
-    for attempt in dict.fromkeys((password, None, b"")):
-        try:
-            key, leaf, chain = pkcs12.load_key_and_certificates(data, attempt)
-        except (ValueError, UnsupportedAlgorithm):
-            continue
-        if key is None or leaf is None:
-            raise ConfigurationError(f"{path} must hold a private key together with its certificate")
-        return _identity(leaf, chain, _supported(key, path), (path, path), warnings)
-    raise ConfigurationError(
-        f"{path} cannot be opened; is it PKCS#12 and the password in trust.key_password_file right?"
+def _how_to_convert(path: Path) -> str:
+    return (
+        f"{path} is protected with an algorithm that is no longer supported; write it anew: openssl pkcs12 -legacy "
+        f"-in {path.name} -out between.pem; openssl pkcs12 -export -in between.pem -out new.p12"
     )
-
-
-def _identity(
-    leaf: x509.Certificate,
-    chain: Sequence[x509.Certificate],
-    key: PrivateKey,
-    paths: tuple[Path, Path],
-    warnings: list[str],
-) -> FileKey:
-    certificate_path, key_path = paths
-    if _public_bytes(_guard(leaf.public_key, certificate_path)) != _public_bytes(key.public_key()):
-        raise ConfigurationError(
-            f"the key in {key_path} does not belong to the (first) certificate in {certificate_path}"
-        )
-    names = _names(leaf, certificate_path, warnings)
-    if not names:
-        warnings.append(f"{certificate_path} names no address or domain in its SAN; it will not be used")
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
-        warnings.append(f"the RSA key in {key_path} is below {_MIN_RSA_BITS} bits; messages to it are refused")
-    return FileKey(
-        leaf.public_bytes(serialization.Encoding.DER),
-        names,
-        tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in chain),
-        leaf.not_valid_before_utc,
-        certificate_path.name,
-        key,
-    )
-
-
-def _names(leaf: x509.Certificate, path: Path, warnings: list[str]) -> tuple[str, ...]:
-    """Return the names that the SAN binds, normalised; subject names bind nothing (AS-7)."""
-    extensions = _guard(lambda: leaf.extensions, path)
-    try:
-        san = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    names: dict[str, None] = {}
-    for kind, read in ((x509.RFC822Name, normalise), (x509.DNSName, parse_domain)):
-        for value in san.get_values_for_type(kind):
-            try:
-                names[read(str(value))] = None
-            except InputError:
-                warnings.append(f"a name in the SAN of {path} is no Direct address or domain and is ignored")
-    return tuple(names)
-
-
-def _public_bytes(key: object) -> bytes:
-    if not hasattr(key, "public_bytes"):
-        return b""
-    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
-
-
-def _guard(read: Callable[[], _T], path: Path) -> _T:
-    """Read something of a certificate; what the library cannot read becomes an error that names the file."""
-    try:
-        return read()
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"{path} cannot be read in full; is the certificate damaged?") from None

@@ -69,11 +69,12 @@ _NUMBERS = """
     total uid uids units workers
 """
 _TOKENS = """
-    algorithm cipher fingerprint importer link_id message_id serial session_id sha256 tls_version version
+    account algorithm bundle cipher fingerprint importer kek_id link_id message_id serial session_id sha256 tls_version
+    version
 """
 _WORDS = """
-    action check code command component from_state job kind listener mode outcome phase protocol reason result rule
-    setting signal source state status step to_state verdict
+    action check client code command component from_state job kind listener mode outcome phase protocol reason result
+    rule setting signal source state status step to_state verdict
 """
 
 ALLOWED: Mapping[str, Callable[[object], Value]] = {

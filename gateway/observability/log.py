@@ -134,6 +134,17 @@ def configure(settings: LogOptions, *, stream: TextIO | None = None) -> None:
     sys.unraisablehook = _unraisable
 
 
+def keep_silent() -> None:
+    """Write no log line unless ``configure`` says so: for commands, which tell in their own words what happened."""
+    root = logging.getLogger()
+    if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
+        return
+    handler = logging.NullHandler()
+    handler.setFormatter(_Formatter(as_json=False))
+    # Python writes warnings to standard error where no handler is.
+    root.addHandler(handler)
+
+
 def describe_exception(error: BaseException) -> dict[str, Value]:
     """The loggable side of an exception: ``exception`` (classes, outermost first) and ``where`` (innermost last)."""
     classes = " < ".join(_class_names(error))

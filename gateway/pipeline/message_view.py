@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.core.mime.parts import leaf_parts, main_text
 from gateway.core.mime.structure import parse_structure
-from gateway.pipeline.import_hook import MessageView
+from gateway.pipeline.import_request import MessageView
 from gateway.ports import MessagePart
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from gateway.core.lifecycle import JobKind, State
 from gateway.core.message import Source
+from gateway.core.standing import ReviewState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,38 @@ class RawMessage:
     recipients: tuple[str, ...]
     sha256: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBody:
+    """A sealed body that lies outside the database, durably, before the row that names it is written."""
+
+    message_id: str
+    kind: str
+    """``raw`` or ``content``."""
+    body_sha256: str
+    """Of the body before it was sealed: it must be the one that the row is about."""
+    key: bytes = field(repr=False)
+    """The key of the message."""
+    name: str
+    version: str
+    sha256: str
+    """Of the sealed object."""
+    size_bytes: int
+    retain_until: datetime
+    """Until then nobody can remove it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFacts:
+    """What is known of a message without reading its body."""
+
+    id: str
+    received_at: datetime
+    size_bytes: int
+    """Of the raw message."""
+    sender: str | None
+    """Verified, normalised Direct address; None when the message was not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +74,36 @@ class MessageSummary:
     delivered_to: tuple[str, ...]
     patient_ids: tuple[str, ...]
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedMessage:
+    """One line of the quarantine. Nothing in it was verified; nothing of it was ever decrypted and kept."""
+
+    id: str
+    received_at: datetime
+    refused_at: datetime
+    reason: str
+    """A :class:`gateway.core.verdict.Reason`."""
+    detail: str
+    hint: str
+    """The repair in particular; empty when there is none to tell."""
+    claimed_sender: str | None
+    """The reverse path of the envelope, which anybody may write; None for mail without an envelope."""
+    recipients: tuple[str, ...]
+    """Of the envelope."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCount:
+    """How many messages are refused for one reason now."""
+
+    reason: str
+    count: int
+    oldest: datetime
+    newest: datetime
+    """When the first and the last of them were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +135,11 @@ class IndexedMessage:
     sections: bytes
     """Part offsets in a compact, versioned form that only the inbox reads."""
     search_headers: str
-    """Case-folded header text for SEARCH."""
+    """Case-folded header text for SEARCH. It is kept sealed, so what the store gives back has none: empty."""
     search_text: str
-    """Case-folded, decoded text of the textual parts for SEARCH BODY and TEXT."""
+    """Case-folded, decoded text of the textual parts for SEARCH BODY and TEXT. Likewise."""
     sent_at: datetime | None
-    """Of the Date field, UTC."""
+    """Of the Date field: day and time as they are written, whatever the zone, kept as UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +185,28 @@ class MailboxEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FlagColumns:
+    """Flags of messages of a mailbox, by ascending UID, as columns: there is no object for each message."""
+
+    uids: array[int]
+    """Of type ``I``: a UID has 32 bits."""
+    flags: list[frozenset[str]]
+    """Messages with the same flags share one set."""
+    modseqs: array[int]
+    """Of type ``Q``: a MODSEQ has 63 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiledMessage:
+    """What of a message in a mailbox was known when it was filed and never changes."""
+
+    uid: int
+    size_bytes: int
+    internal_date: datetime
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Mailbox:
     """A mailbox with its counters."""
 
@@ -133,12 +219,37 @@ class Mailbox:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A mailbox as one account sees it."""
+    """A mailbox, or a part of one, as one account sees it."""
 
     name: str
     mailbox_id: int
     rights: str
     """RFC 4314 letters."""
+    view: str = ""
+    """Which part of the mailbox: a :class:`gateway.core.standing.View`; ``quarantine``; empty for all of it."""
+    special_use: str = ""
+    """RFC 6154, with its backslash; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewColumns:
+    """Messages of a view of a mailbox, by ascending UID, as columns of type ``I``."""
+
+    uids: array[int]
+    """In the view."""
+    of_uids: array[int]
+    """The UIDs of the same messages in the mailbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """That a person has looked at a message, or has taken that back."""
+
+    message_id: str
+    seq: int
+    at: datetime
+    actor: str
+    state: ReviewState
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +259,8 @@ class Account:
     id: int
     login: str
     password_hash: str
+    session_id: str = field(default="", compare=False)
+    """Of the session that this login began; empty outside of a login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +305,23 @@ class Link:
     actor: str
     rule: str
     linked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """The key of one message, wrapped under a key-encryption key."""
+
+    message_id: str
+    kek_id: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KEKUse:
+    """A key-encryption key that the store knows."""
+
+    kek_id: str
+    since: datetime
+    """When the store began to seal under it."""
+    messages: int
+    """How many messages rest on it: they cannot be read without it."""

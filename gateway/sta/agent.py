@@ -14,32 +14,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from gateway.core.address import normalise
-from gateway.core.errors import InputError, RejectionError
+from gateway.core.errors import InputError, KeyUnavailableError, RejectionError
 from gateway.core.message import Envelope
 from gateway.core.mime.headers import ResourceLimitError
+from gateway.core.trust import Direction, FetchedMail
 from gateway.core.verdict import Judgement, Reason
 from gateway.observability.log import get_log
-from gateway.ports import KeyOps, KeyRing
-from gateway.sta.algorithm_policy import POLICY_VERSION
-from gateway.sta.anchors import AnchorStore
+from gateway.ports import KeyRing
+from gateway.sta.algorithm_policy import AlgorithmPolicy
 from gateway.sta.certificates import Certificate, parse_many
-from gateway.sta.crls import message_crls
+from gateway.sta.cms.key_index import KeyIndex
+from gateway.sta.cms.private_buffer import Span
 from gateway.sta.evidence import Evidence
-from gateway.sta.fetcher import Fetcher
+from gateway.sta.fetching.fetcher import Fetcher
+from gateway.sta.hints import missing_key
 from gateway.sta.identity import Mailbox, binding, first_identity, name_count, named_recipients
-from gateway.sta.inner_message import InnerMessage, open_inner, shown
-from gateway.sta.mime_entity import Entity, canonical_line_ends, read_entity
-from gateway.sta.path_validation import check_leaf
-from gateway.sta.revocation import RevocationCheck, RevocationSource
-from gateway.sta.routing import check_routing
+from gateway.sta.mime.inner_message import InnerMessage, open_inner, shown
+from gateway.sta.mime.mime_entity import Entity, canonical_line_ends, read_entity
+from gateway.sta.paths.certificate_rules import check_leaf
+from gateway.sta.paths.path_cache import PathCache
+from gateway.sta.paths.path_validation import ChainAlgorithms
+from gateway.sta.revocation.crls import message_crls
+from gateway.sta.revocation.revocation import RevocationCheck, RevocationSource
+from gateway.sta.routing import check_routing, traced_envelope
 from gateway.sta.signers import Signature, examine_signers
 from gateway.sta.trust import TrustExamination, most_specific
+from gateway.sta.trust_anchors.anchors import AnchorStore
+from gateway.sta.trust_policy import TrustPolicy
 from gateway.sta.unwrapper import SignedContent, unwrap
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 72 * 1024 * 1024
+"""An attachment of 25 MiB in a signature that encloses it has three layers of base64: 67 MB."""
 MAX_CERTIFICATES = 32
+FEW_RECIPIENTS = 8
+"""The keys of so many are kept found."""
+MAX_REMEMBERED_RECIPIENTS = 1_024
 log = get_log("sta")
 
 
@@ -54,16 +66,33 @@ class SecurityTrustAgent:
     anchors: AnchorStore
     revocation: RevocationSource = field(default_factory=RevocationSource)
     fetcher: Fetcher = field(default_factory=Fetcher)
-    hard_revocation: bool = False
-    """True: an unknown revocation status refuses; False: it is recorded and passes (AS-70)."""
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
+    paths: PathCache = field(default_factory=PathCache)
+    """Belongs to these anchors and lists: whoever changes one makes a new agent."""
+    known: tuple[Certificate, ...] = ()
+    """Certificates of earlier evidence, to judge a message again without fetching. They help to find signers and
+    paths, and count no more than those that a message carries."""
+    _local_names: tuple[frozenset[str], frozenset[str]] | None = field(default=None, init=False, repr=False)
+    _index: tuple[frozenset[str], KeyIndex] | None = field(default=None, init=False, repr=False)
+    """All keys. Like the one above it holds for the names that it was made of."""
+    _indexes: tuple[frozenset[str], dict[tuple[str, ...], KeyIndex]] | None = field(
+        default=None, init=False, repr=False
+    )
+    """The keys of recipients: the same few get mail again and again."""
 
     def judge(self, raw: bytes, envelope: Envelope, at: datetime) -> Judgement:
-        """Judge a message as of the (aware) moment. Never raises for what the message holds."""
-        evidence = Evidence()
+        """Judge a message as of the (aware) moment. Never raises for what the message holds.
+
+        Raises:
+            KeyUnavailableError: a key that may open the message lies on a token that does not work now. Judge it later.
+        """
+        evidence = Evidence(policy_version=self.policy.version)
         try:
             return _Examination(self, raw, envelope, at, evidence).run()
         except RejectionError as fault:
             return _rejection(fault.reason, fault.detail, evidence)
+        except KeyUnavailableError:
+            raise  # A fault of ours that passes; a verdict would outlast it.
         except (ResourceLimitError, MemoryError, RecursionError):
             return _rejection(Reason.RESOURCE_LIMIT, "the message exceeds a safety limit", evidence)
         except Exception as exc:  # noqa: BLE001 - the last line of defence: the message stays in quarantine
@@ -74,7 +103,11 @@ class SecurityTrustAgent:
     def local_names(self) -> tuple[frozenset[str], frozenset[str]]:
         """The addresses that have a key, and the local domains: those of every key."""
         names = self.keys.names()
-        return names, frozenset(name.rpartition("@")[2] for name in names)
+        known = self._local_names
+        if known is None or known[0] is not names:
+            # The ring gives the same object until its keys change: there may be thousands of names.
+            known = self._local_names = names, frozenset(name.rpartition("@")[2] for name in names)
+        return known
 
     def local(self, addresses: Sequence[str]) -> tuple[str, ...]:
         """Those of the addresses, normalised, that lie in a local domain."""
@@ -89,18 +122,35 @@ class SecurityTrustAgent:
                 found.setdefault(normalised)
         return tuple(found)
 
-    def keys_to_try(self, envelope: Envelope, outer: Entity) -> Sequence[KeyOps]:
+    def keys_to_try(self, envelope: Envelope, outer: Entity) -> KeyIndex:
         """The keys of the local recipients (AS-49).
 
         Without an envelope the outer To and Cc, which nobody vouches for, only say which keys to try first.
         """
         if envelope.recipients:
-            return self.keys.keys_for(self.local(envelope.recipients))
-        # A key that is bound to a domain answers for every address in it.
-        everyone = [name if "@" in name else f"postmaster@{name}" for name in sorted(self.keys.names())]
-        first = self.keys.keys_for(self.local(named_recipients(outer.headers)))
-        rest = self.keys.keys_for(everyone)
-        return tuple({key.certificate: key for key in (*first, *rest)}.values())
+            return self._keys_of(tuple(envelope.recipients))
+        return self._all_keys().preferring(self.keys.keys_for(self.local(named_recipients(outer.headers))))
+
+    def _keys_of(self, recipients: tuple[str, ...]) -> KeyIndex:
+        names = self.keys.names()
+        known = self._indexes
+        if known is None or known[0] is not names or len(known[1]) > MAX_REMEMBERED_RECIPIENTS:
+            known = self._indexes = names, {}
+        index = known[1].get(recipients)
+        if index is None:
+            index = KeyIndex(self.keys.keys_for(self.local(recipients)))
+            if len(recipients) <= FEW_RECIPIENTS:
+                known[1][recipients] = index
+        return index
+
+    def _all_keys(self) -> KeyIndex:
+        names = self.keys.names()
+        known = self._index
+        if known is None or known[0] is not names:
+            # A key that is bound to a domain answers for every address in it.
+            everyone = [name if "@" in name else f"postmaster@{name}" for name in sorted(names)]
+            known = self._index = names, KeyIndex(self.keys.keys_for(everyone))
+        return known[1]
 
 
 @dataclass
@@ -113,22 +163,32 @@ class _Examination:
     at: datetime
     evidence: Evidence
 
+    @property
+    def algorithms(self) -> AlgorithmPolicy:
+        """The matrix as this gateway applies it."""
+        return self.agent.policy.algorithms
+
     def run(self) -> Judgement:
         outer = self._read_outer()
+        self.envelope = traced_envelope(outer.headers, self.envelope, self.agent.policy.fetched_mail)
         signed = self._unwrap(outer)
         certificates = parse_many(signed.signatures.certificates, MAX_CERTIFICATES)
-        self.evidence.certificates.update(dict.fromkeys(c.der for c in certificates))
-        signatures, verified_bytes = self._verify(signed, certificates)
+        self.evidence.certificates.update(dict.fromkeys([c.der for c in certificates]))
+        signatures, span = self._verify(signed, certificates)
+        # A correspondent's own certificate need not come along; the evidence has it all the same.
+        self.evidence.certificates.update(dict.fromkeys([s.certificate.der for s in signatures if s.certificate]))
         good = [s for s in signatures if s.facts is not None]
         if not good:
             raise self._no_good_signature(signatures, signed, outer)
-        inner = open_inner(verified_bytes, signed.carrier, outer)
+        inner = open_inner(span, signed.carrier, outer.headers, signed.head if span is signed.span else None)
         self.evidence.wrapped = inner.wrapped
+        if not inner.wrapped and not self.agent.policy.accept_unwrapped:
+            raise RejectionError(Reason.MALFORMED, "the message is not wrapped, and this gateway accepts no such")
         sender = inner.sender
         bound = self._bind(signatures, good, sender)
         signers = self._fit_to_sign(bound)
         trusted_by = self._trust(inner, signers, certificates, signed)
-        check_routing(inner, self.envelope, self.evidence)
+        check_routing(inner, outer.headers, self.envelope, self.evidence, self.agent.policy.fetched_mail)
         return self._accepted(inner, sender, trusted_by)
 
     def _read_outer(self) -> Entity:
@@ -146,10 +206,12 @@ class _Examination:
             RejectionError: as ``unwrap``; ROUTING_TAMPER when it is for somebody else here and was redirected.
         """
         try:
-            return unwrap(outer, self.agent.keys_to_try(self.envelope, outer), self.evidence)
+            return unwrap(outer, self.agent.keys_to_try(self.envelope, outer), self.evidence, self.algorithms)
         except RejectionError as fault:
-            if fault.reason is Reason.CANNOT_DECRYPT and self.envelope.recipients:
-                self._explain_redirection(outer)
+            if fault.reason is Reason.CANNOT_DECRYPT:
+                if self.envelope.recipients:
+                    self._explain_redirection(outer)
+                self.evidence.hint = missing_key(outer)
             raise
 
     def _explain_redirection(self, outer: Entity) -> None:
@@ -162,36 +224,36 @@ class _Examination:
         """
         scratch = Evidence()
         try:
-            signed = unwrap(outer, self.agent.keys_to_try(Envelope(None, ()), outer), scratch)
+            signed = unwrap(outer, self.agent.keys_to_try(Envelope(None, ()), outer), scratch, self.algorithms)
             certificates = parse_many(signed.signatures.certificates, MAX_CERTIFICATES)
-            signatures, verified_bytes = self._verify(signed, certificates)
+            signatures, span = self._verify(signed, certificates)
             if not any(s.facts for s in signatures):
                 return
-            inner = open_inner(verified_bytes, signed.carrier, outer)
-            check_routing(inner, Envelope(None, self.envelope.recipients), scratch)
+            inner = open_inner(span, signed.carrier, outer.headers)
+            redirected = Envelope(None, self.envelope.recipients)
+            check_routing(inner, outer.headers, redirected, scratch, FetchedMail.UNCHECKED)
         except RejectionError as fault:
             if fault.reason is Reason.ROUTING_TAMPER:
                 raise
 
-    def _verify(self, signed: SignedContent, certificates: list[Certificate]) -> tuple[list[Signature], bytes]:
-        """Verify over the bytes as received; only when that fails, over CRLF line ends (S/MIME rule 10, m01)."""
-        candidates = [*certificates, *(a for a in self.agent.anchors.all() if a not in certificates)]
-        signatures = examine_signers(signed.signatures, signed.signed, candidates)
+    def _verify(self, signed: SignedContent, certificates: list[Certificate]) -> tuple[list[Signature], Span]:
+        """Verify over the bytes as received; only when that fails, over CRLF line ends (S/MIME rule 10, m01).
+
+        The span is what the good signatures are of: nothing else may be delivered.
+        """
+        others = (*self.agent.known, *self.agent.anchors.correspondents)
+        examine = partial(examine_signers, signed.signatures, certificates=certificates, others=others)
+        signatures = examine(signed.span.view, policy=self.algorithms)
         if any(s.facts for s in signatures):
-            return signatures, self._as_bytes(signed)
+            return signatures, signed.span
         if signed.detached and any(s.fault and s.fault.reason is Reason.BAD_SIGNATURE for s in signatures):
-            canonical = canonical_line_ends(signed.signed)
+            canonical = canonical_line_ends(signed.span.view)
             if canonical is not None:
-                second = examine_signers(signed.signatures, canonical, candidates)
+                second = examine(canonical, policy=self.algorithms)
                 if any(s.facts for s in second):
                     self.evidence.noted("signature", "verified only after bare LF line ends were made CRLF")
-                    return second, canonical
-        return signatures, self._as_bytes(signed)
-
-    @staticmethod
-    def _as_bytes(signed: SignedContent) -> bytes:
-        whole = signed.start == 0 and signed.end == len(signed.data)
-        return signed.data if whole and isinstance(signed.data, bytes) else bytes(signed.signed)
+                    return second, Span.whole(canonical)
+        return signatures, signed.span
 
     def _no_good_signature(self, signatures: list[Signature], signed: SignedContent, outer: Entity) -> RejectionError:
         """The fault to tell when no signature verified: that of the sender's own signer before a stranger's.
@@ -203,7 +265,7 @@ class _Examination:
                 self.evidence.failed("signature", f"signer {signature.position}: {signature.fault.detail}")
         told = signatures[0]
         try:
-            sender = open_inner(self._as_bytes(signed), signed.carrier, outer).sender
+            sender = open_inner(signed.span, signed.carrier, outer.headers).sender
             told = next((s for s in signatures if s.certificate and binding(s.certificate, sender)), told)
         except RejectionError:
             pass
@@ -285,34 +347,39 @@ class _Examination:
         recipients = self.agent.local(self.envelope.recipients or inner.recipients)
         if not recipients:
             raise RejectionError(Reason.ROUTING_TAMPER, "nobody in the signed To or Cc is local")
+        at_hand = list(dict.fromkeys((*certificates, *self.agent.known)))
         check = RevocationCheck(
             self.agent.revocation,
             self.agent.fetcher.session(),
             self.at,
-            hard=self.agent.hard_revocation,
+            hard=Direction.INBOUND in self.agent.policy.hard_revocation,
             own_crls=message_crls(signed.signatures.crls),
-            own_certificates=certificates,
+            own_certificates=at_hand,
+            algorithms=ChainAlgorithms(self.algorithms),
         )
-        examination = TrustExamination(self.at, check, certificates, self.evidence)
+        store, policy = self.agent.anchors, self.agent.policy
+        # A notification answers what was sent, so trust in the direction of sending suffices for it (AS-73).
+        anchors_for = store.anchors_for_notification if inner.is_notification else store.anchors_for
+        examination = TrustExamination(self.at, check, at_hand, self.evidence, policy, paths=self.agent.paths)
         for recipient in recipients:
-            decision = examination.decide(recipient, signers, self.agent.anchors.anchors_for(recipient))
-            self.evidence.trust.append(decision)
+            self.evidence.trust.append(examination.decide(recipient, signers, anchors_for(recipient)))
         accepted = tuple(t.recipient for t in self.evidence.trust if t.reason is Reason.OK)
         if not accepted:
             raise most_specific([RejectionError(t.reason, t.detail) for t in self.evidence.trust])
+        self.evidence.hint = ""
         self._keep_chain(inner.sender, signers, examination)
         self.evidence.passed("trust", f"{len(accepted)} of {len(recipients)} recipients")
         return accepted
 
     def _keep_chain(self, sender: Mailbox, signers: list[Certificate], examination: TrustExamination) -> None:
         """Name the accepted signer and put its certificate and chain first in the evidence."""
-        accepted = next(s for s in signers if examination.chain_of(s))
+        accepted, chain = next((s, chain) for s in signers if (chain := examination.chain_of(s)))
         self.evidence.signer = accepted.as_signer(binding(accepted, sender) or "")
-        chain = examination.chain_of(accepted)
-        self.evidence.certificates = dict.fromkeys((*(c.der for c in chain), *self.evidence.certificates))
+        self.evidence.certificates = dict.fromkeys([*(c.der for c in chain), *self.evidence.certificates])
 
     def _accepted(self, inner: InnerMessage, sender: Mailbox, delivered_to: tuple[str, ...]) -> Judgement:
         evidence = self.evidence
+        inner_sha256 = inner.sha256  # Before the bytes are taken: afterwards the span is no more.
         return Judgement(
             reason=Reason.OK,
             detail="",
@@ -324,12 +391,17 @@ class _Examination:
             wrapped=inner.wrapped,
             message_id=inner.message_id,
             subject=inner.subject,
-            inner_sha256=inner.sha256,
-            content=inner.content,
-            protected_offset=inner.protected_offset,
+            inner_sha256=inner_sha256,
+            content=inner.span.take(inner.prefix),
+            # What a wrapped message delivers is exactly what its signature protects.
+            content_sha256="" if inner.prefix else inner_sha256,
+            protected_offset=len(inner.prefix),
             checks=tuple(evidence.checks),
             certificates=tuple(evidence.certificates),
-            policy_version=POLICY_VERSION,
+            revocation=tuple(evidence.revocation),
+            revocation_data=tuple(evidence.revocation_data),
+            anchor_sets=evidence.anchor_sets,
+            policy_version=evidence.policy_version,
         )
 
 
@@ -345,5 +417,9 @@ def _rejection(reason: Reason, detail: str, evidence: Evidence) -> Judgement:
         subject=evidence.subject,
         checks=tuple(evidence.checks),
         certificates=tuple(evidence.certificates),
-        policy_version=POLICY_VERSION,
+        revocation=tuple(evidence.revocation),
+        revocation_data=tuple(evidence.revocation_data),
+        anchor_sets=evidence.anchor_sets,
+        policy_version=evidence.policy_version,
+        hint=evidence.hint,
     )

@@ -10,14 +10,15 @@ policy below the floor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.core.errors import ConfigurationError, RejectionError
-from gateway.core.verdict import Reason
+from gateway.core.verdict import FORBIDDEN_HERE, Reason
 
-POLICY_VERSION = "direct-1.3/1"
+POLICY_VERSION = "direct-1.3/2"
 """Kept with each verdict; it changes whenever a table or a floor below changes."""
 
 RSA_BITS_FLOOR = 2048
@@ -72,6 +73,13 @@ DIGESTS = _table(
     ("1.3.14.3.2.26", "sha1", False, "sha1", "sha1", 0),
     ("1.2.840.113549.2.2", "md2", False, "md5", "md2", 0),
     ("1.2.840.113549.2.5", "md5", False, "md5", "md5", 0),
+    # Named only so that the refusal can say what it refuses.
+    ("2.16.840.1.101.3.4.2.5", "sha512-224", False, "sha2", "", 0),
+    ("2.16.840.1.101.3.4.2.6", "sha512-256", False, "sha2", "", 0),
+    ("2.16.840.1.101.3.4.2.7", "sha3-224", False, "sha3", "", 0),
+    ("2.16.840.1.101.3.4.2.8", "sha3-256", False, "sha3", "", 0),
+    ("2.16.840.1.101.3.4.2.9", "sha3-384", False, "sha3", "", 0),
+    ("2.16.840.1.101.3.4.2.10", "sha3-512", False, "sha3", "", 0),
 )
 
 RSA_ENCRYPTION = "1.2.840.113549.1.1.1"
@@ -104,12 +112,24 @@ SIGNATURES = _table(
     ("1.2.840.10040.4.3", "dsa-sha1", False, "dsa", "sha1", 0),
     ("2.16.840.1.101.3.4.3.1", "dsa-sha224", False, "dsa", "sha224", 0),
     ("2.16.840.1.101.3.4.3.2", "dsa-sha256", False, "dsa", "sha256", 0),
+    ("2.16.840.1.101.3.4.3.3", "dsa-sha384", False, "dsa", "sha384", 0),
+    ("2.16.840.1.101.3.4.3.4", "dsa-sha512", False, "dsa", "sha512", 0),
+    ("2.16.840.1.101.3.4.3.9", "ecdsa-sha3-224", False, "ecdsa", "", 0),
+    ("2.16.840.1.101.3.4.3.10", "ecdsa-sha3-256", False, "ecdsa", "", 0),
+    ("2.16.840.1.101.3.4.3.11", "ecdsa-sha3-384", False, "ecdsa", "", 0),
+    ("2.16.840.1.101.3.4.3.12", "ecdsa-sha3-512", False, "ecdsa", "", 0),
+    ("2.16.840.1.101.3.4.3.13", "rsa-pkcs1v15-sha3-224", False, "rsa-pkcs1v15", "", 0),
+    ("2.16.840.1.101.3.4.3.14", "rsa-pkcs1v15-sha3-256", False, "rsa-pkcs1v15", "", 0),
+    ("2.16.840.1.101.3.4.3.15", "rsa-pkcs1v15-sha3-384", False, "rsa-pkcs1v15", "", 0),
+    ("2.16.840.1.101.3.4.3.16", "rsa-pkcs1v15-sha3-512", False, "rsa-pkcs1v15", "", 0),
+    ("1.3.101.113", "ed448", False, "ed448", "", 0),
 )
 
 KEY_TRANSPORTS = _table(
     Role.KEY_TRANSPORT,
     (RSA_ENCRYPTION, "rsa-pkcs1v15", True, "rsa-pkcs1v15", "", 0),
     ("1.2.840.113549.1.1.7", "rsa-oaep", True, "rsa-oaep", "", 0),
+    ("1.2.840.113549.1.9.16.3.14", "rsa-kem", False, "rsa-kem", "", 0),
 )
 
 # SHA-1 is allowed inside OAEP and a key derivation: collisions do not matter there, and AS-36 asks for it.
@@ -130,6 +150,13 @@ KEY_AGREEMENTS = _table(
     ("1.2.840.113549.1.9.16.3.19", "ecdh-hkdf-sha256", True, "hkdf", "sha256", 0),
     ("1.2.840.113549.1.9.16.3.20", "ecdh-hkdf-sha384", True, "hkdf", "sha384", 0),
     ("1.2.840.113549.1.9.16.3.21", "ecdh-hkdf-sha512", True, "hkdf", "sha512", 0),
+    ("1.2.840.113549.1.9.16.3.5", "dh-ephemeral-static", False, "dh", "sha1", 0),
+    ("1.2.840.113549.1.9.16.3.10", "dh-static-static", False, "dh", "sha1", 0),
+    ("1.3.133.16.840.63.0.16", "mqv-sha1kdf", False, "mqv", "sha1", 0),
+    ("1.3.132.1.15.0", "mqv-sha224kdf", False, "mqv", "sha224", 0),
+    ("1.3.132.1.15.1", "mqv-sha256kdf", False, "mqv", "sha256", 0),
+    ("1.3.132.1.15.2", "mqv-sha384kdf", False, "mqv", "sha384", 0),
+    ("1.3.132.1.15.3", "mqv-sha512kdf", False, "mqv", "sha512", 0),
 )
 
 KEY_WRAPS = _table(
@@ -154,6 +181,14 @@ CONTENT_ENCRYPTIONS = _table(
     ("1.2.840.113549.3.2", "rc2-cbc", False, "rc2", "", 16),
     ("1.2.840.113549.3.4", "rc4", False, "rc4", "", 16),
     ("1.3.14.3.2.7", "des-cbc", False, "des", "", 8),
+    ("2.16.840.1.101.3.4.1.1", "aes-128-ecb", False, "aes-ecb", "", 16),
+    ("2.16.840.1.101.3.4.1.21", "aes-192-ecb", False, "aes-ecb", "", 24),
+    ("2.16.840.1.101.3.4.1.41", "aes-256-ecb", False, "aes-ecb", "", 32),
+    ("2.16.840.1.101.3.4.1.3", "aes-128-ofb", False, "aes-ofb", "", 16),
+    ("2.16.840.1.101.3.4.1.4", "aes-128-cfb", False, "aes-cfb", "", 16),
+    ("2.16.840.1.101.3.4.1.7", "aes-128-ccm", False, "aes-ccm", "", 16),
+    ("2.16.840.1.101.3.4.1.27", "aes-192-ccm", False, "aes-ccm", "", 24),
+    ("2.16.840.1.101.3.4.1.47", "aes-256-ccm", False, "aes-ccm", "", 32),
 )
 
 _TABLES: Mapping[Role, Mapping[str, Algorithm]] = {
@@ -166,6 +201,9 @@ _TABLES: Mapping[Role, Mapping[str, Algorithm]] = {
 }
 
 SIGNING_CURVES: Mapping[str, str] = {"secp256r1": "p256", "secp384r1": "p384"}
+X25519 = "1.3.101.110"
+AGREEMENT_CURVES: Mapping[str, str] = {"1.2.840.10045.3.1.7": "p256", "1.3.132.0.34": "p384"}
+"""By dotted identifier; what a key of ours must lie on if a message may be encrypted to it (RFC 5753, AS-38)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +224,18 @@ class AlgorithmPolicy:
 
     def __post_init__(self) -> None:
         if not RSA_BITS_FLOOR <= self.min_rsa_bits <= RSA_BITS_CEILING:
-            raise ConfigurationError(f"RSA keys must have {RSA_BITS_FLOOR} to {RSA_BITS_CEILING} bits at least")
+            raise ConfigurationError(
+                f"trust.min_rsa_bits must be between {RSA_BITS_FLOOR} and {RSA_BITS_CEILING}; it is {self.min_rsa_bits}"
+            )
+        known = {row.name for table in _TABLES.values() for row in table.values()}
+        unknown = self.refused - known
+        if unknown:
+            # A misspelt name would refuse nothing, and nobody would notice.
+            name = min(unknown)
+            raise ConfigurationError(
+                f"trust.refuse_algorithms: {name!r} is no algorithm of the matrix, so it cannot be refused"
+                + _near(name, known)
+            )
 
     def require(self, role: Role, oid: str) -> Algorithm:
         """Return the algorithm of that role.
@@ -197,14 +246,18 @@ class AlgorithmPolicy:
         found = _TABLES[role].get(oid)
         if found is None:
             raise weak(f"{role.replace('_', ' ')} algorithm {oid} is not allowed")
-        if not found.allowed or found.name in self.refused:
+        if not found.allowed:
             raise weak(f"{role.replace('_', ' ')} algorithm {found.name} is not allowed")
+        if found.name in self.refused:
+            raise weak(f"{role.replace('_', ' ')} algorithm {found.name} is not allowed: {FORBIDDEN_HERE}")
         return found
 
     def require_digest(self, name: str, what: str) -> str:
         """Return the name of an allowed digest; raises WEAK_ALGORITHM otherwise."""
-        if name in self.refused or not any(row.name == name and row.allowed for row in DIGESTS.values()):
+        if not any(row.name == name and row.allowed for row in DIGESTS.values()):
             raise weak(f"{what} {name or 'of an unknown kind'} is not allowed")
+        if name in self.refused:
+            raise weak(f"{what} {name} is not allowed: {FORBIDDEN_HERE}")
         return name
 
     def require_rsa_key(self, bits: int, exponent: int) -> None:
@@ -214,11 +267,21 @@ class AlgorithmPolicy:
             RejectionError: WEAK_ALGORITHM, or RESOURCE_LIMIT when verifying would cost too much.
         """
         if bits < self.min_rsa_bits:
-            raise weak(f"RSA key of {bits} bits is below {self.min_rsa_bits}")
+            raise weak(f"RSA key of {bits} bits is below {self.min_rsa_bits}{self.why_rsa(bits)}")
         if bits > RSA_BITS_CEILING or exponent.bit_length() > RSA_EXPONENT_BITS[-1]:
             raise RejectionError(Reason.RESOURCE_LIMIT, "RSA key is too large to be used")
         if exponent.bit_length() < RSA_EXPONENT_BITS[0] or not exponent & 1:
             raise weak("RSA public exponent is not allowed")
+
+    def why_rsa(self, bits: int) -> str:
+        """What to add to a refusal of an RSA key of that size when only this gateway's setting refuses it."""
+        return f": {FORBIDDEN_HERE}" if RSA_BITS_FLOOR <= bits < self.min_rsa_bits else ""
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    near = sorted(one for one in known if name and one.startswith(name))
+    near = near or difflib.get_close_matches(name.lower(), sorted(known), n=5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 DEFAULT_POLICY = AlgorithmPolicy()

@@ -8,25 +8,27 @@ from attackers: a value of this class says nothing about trust.
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import OrderedDict
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from asn1crypto import x509 as asn1_x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from gateway.core.verdict import Signer
+from gateway.sta.hash_algorithms import HASHES
 
 MAX_CERTIFICATE_BYTES = 65_536
-_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
-    "sha1": hashes.SHA1,
-    "sha256": hashes.SHA256,
-    "sha384": hashes.SHA384,
-    "sha512": hashes.SHA512,
-}
+MAX_REMEMBERED = 512
+"""Certificates of messages that are kept read: correspondents write again."""
+MAX_REMEMBERED_BYTES = 8_192
+"""Larger ones are read each time, so that nobody fills the memory with them."""
+MAX_PARSED = 256
+"""Parsed structures that each thread keeps."""
 _NAME_LABELS = {
     "2.5.4.3": "CN",
     "2.5.4.5": "SERIALNUMBER",
@@ -45,8 +47,18 @@ class CertificateError(ValueError):
     """A certificate cannot be read, or its form forbids using it."""
 
 
+class _ParsedHere(threading.local):
+    """The parsed structures of the thread that asks."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, Any] = OrderedDict()
+
+
+_parsed_here = _ParsedHere()
+
+
 class Certificate:
-    """One certificate. Equal when the DER is equal."""
+    """One certificate. Equal when the DER is equal. Safe to share between threads."""
 
     __slots__ = ("__dict__", "der", "sha256")
 
@@ -59,9 +71,9 @@ class Certificate:
         if len(der) > MAX_CERTIFICATE_BYTES:
             raise CertificateError("the certificate is larger than the limit")
         self.der = der
+        self._last_signer: Signer | None = None
         self.sha256 = hashlib.sha256(der).hexdigest()
         try:
-            self.asn1: Any = asn1_x509.Certificate.load(der, strict=True)
             _ = self.subject_key, self.issuer_key, self.not_before, self.not_after, self.serial, self.public_key_der
         except Exception as exc:  # noqa: BLE001 - asn1crypto raises many types on hostile input
             raise CertificateError(f"the certificate cannot be read ({type(exc).__name__})") from None
@@ -72,6 +84,22 @@ class Certificate:
     def __hash__(self) -> int:
         return hash(self.der)
 
+    @property
+    def asn1(self) -> Any:
+        """The structure for ``asn1crypto`` and what builds on it.
+
+        It is parsed while it is read, and a second thread would find it half parsed: each has its own.
+        """
+        known = _parsed_here.known
+        found = known.get(self.sha256)
+        if found is None:
+            found = known[self.sha256] = asn1_x509.Certificate.load(self.der, strict=True)
+            if len(known) > MAX_PARSED:
+                known.popitem(last=False)
+        else:
+            known.move_to_end(self.sha256)
+        return found
+
     @cached_property
     def subject_key(self) -> str:
         """The subject name in the form in which names are compared."""
@@ -81,6 +109,16 @@ class Certificate:
     def issuer_key(self) -> str:
         """The issuer name in the form in which names are compared."""
         return str(self.asn1.issuer.hashable)
+
+    @cached_property
+    def subject(self) -> str:
+        """The subject name for people."""
+        return display_name(self.asn1.subject)
+
+    @cached_property
+    def issuer(self) -> str:
+        """The issuer name for people."""
+        return display_name(self.asn1.issuer)
 
     @cached_property
     def serial(self) -> int:
@@ -115,6 +153,16 @@ class Certificate:
         """The authority key identifier, when there is one."""
         return _safe(lambda: self.asn1.authority_key_identifier)
 
+    @cached_property
+    def is_authority(self) -> bool:
+        """Whether basicConstraints say that it is a certification authority's.
+
+        Raises:
+            Exception: the extension cannot be read; asn1crypto raises many types on hostile input.
+        """
+        constraints = self.asn1.basic_constraints_value
+        return constraints is not None and bool(constraints["ca"].native)
+
     def is_valid_at(self, at: datetime) -> bool:
         """Whether the moment lies within the validity dates (AS-10)."""
         return self.not_before <= at <= self.not_after
@@ -145,9 +193,15 @@ class Certificate:
 
     def as_signer(self, identity: str) -> Signer:
         """Describe the certificate for the evidence; ``identity`` is the SAN value that binds it."""
+        known = self._last_signer
+        if known is None or known.identity != identity:
+            known = self._last_signer = self._described(identity)
+        return known
+
+    def _described(self, identity: str) -> Signer:
         return Signer(
-            subject=_display(self.asn1.subject),
-            issuer=_display(self.asn1.issuer),
+            subject=self.subject,
+            issuer=self.issuer,
             serial=f"{self.serial:x}",
             sha256=self.sha256,
             identity=identity,
@@ -166,6 +220,11 @@ class SubjectName:
         self.value = value
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _remembered(der: bytes) -> Certificate:
+    return Certificate(der)
+
+
 def parse_many(ders: tuple[bytes, ...] | list[bytes], limit: int) -> list[Certificate]:
     """Read at most ``limit`` different certificates; one that cannot be read is left out, the others count."""
     found: dict[bytes, Certificate] = {}
@@ -173,7 +232,7 @@ def parse_many(ders: tuple[bytes, ...] | list[bytes], limit: int) -> list[Certif
         if len(found) >= limit:
             break
         try:
-            found.setdefault(der, Certificate(der))
+            found.setdefault(der, _remembered(der) if len(der) <= MAX_REMEMBERED_BYTES else Certificate(der))
         except CertificateError:
             continue
     return list(found.values())
@@ -198,9 +257,9 @@ def signed_by(subject: Certificate, issuer: Certificate) -> bool | None:
 def _verify(key: object, name: str, algorithm: Any, signature: bytes, body: bytes) -> bool | None:
     try:
         if name == "rsassa_pkcs1v15" and isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, body, padding.PKCS1v15(), _HASHES[algorithm.hash_algo]())
+            key.verify(signature, body, padding.PKCS1v15(), HASHES[algorithm.hash_algo])
         elif name == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, body, ec.ECDSA(_HASHES[algorithm.hash_algo]()))
+            key.verify(signature, body, ec.ECDSA(HASHES[algorithm.hash_algo]))
         elif name in {"ed25519", "ed448"} and isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             key.verify(signature, body)
         else:
@@ -237,7 +296,7 @@ def _alternative_names(general_names: Any) -> list[SubjectName]:
     return found
 
 
-def _display(name: Any) -> str:
+def display_name(name: Any) -> str:
     """Write a name most specific part first, as RFC 4514 orders it; for people, never for comparison."""
     try:
         parts = [

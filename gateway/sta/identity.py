@@ -4,22 +4,27 @@ The sender is the one address in From, parsed strictly (AS-2, AS-62): a display 
 comment are fine; a second address, a group, a route, a comment or a control character inside the address, or
 anything else that two mail programs could read differently, refuses the message. ``Sender`` never takes From's
 place (i11). The binding is by subject alternative name alone (AS-5..AS-9, AS-52): ``rfc822Name`` equals the
-address, ``dNSName`` equals the domain exactly; no wildcard, no parent domain, no subject DN.
+address, ``dNSName`` equals the domain exactly; no wildcard, no parent domain, no subject DN. A domain beyond ASCII is
+compared in A-labels, however From or the certificate writes it (RFC 9598 section 5).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-from gateway.core.address import DirectAddress, parse_address
+from gateway.core.address import DirectAddress
 from gateway.core.errors import InputError, RejectionError
 from gateway.core.mime.headers import HeaderBlock, unfold
-from gateway.sta.certificates import Certificate, CertificateError
-from gateway.sta.mime_entity import malformed
+from gateway.sta.certificates import Certificate, CertificateError, SubjectName
+from gateway.sta.domain_names import parse_any_address
+from gateway.sta.mime.mime_entity import malformed
 
 MAX_ADDRESS_FIELD_BYTES = 65_536
 MAX_ADDRESSES = 2_000
+MAX_REMEMBERED_BYTES = 256
+"""Of an address field: longer ones are read each time."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u0080-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _TOKENS = re.compile(
     r"""(?P<white>[ \t]+)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<atom>[^\s()<>\[\]:;@\\,"]+)|(?P<special>[<>\[\]:;@\\,])""",
@@ -32,11 +37,11 @@ class Mailbox:
 
     written: str
     address: DirectAddress
+    normalised: str = field(init=False, repr=False, compare=False)
+    """The address in the form in which addresses are compared (AS-4)."""
 
-    @property
-    def normalised(self) -> str:
-        """The address in the form in which addresses are compared (AS-4)."""
-        return str(self.address)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalised", str(self.address))
 
 
 def the_sender(headers: HeaderBlock) -> Mailbox:
@@ -71,17 +76,34 @@ def named_recipients(headers: HeaderBlock) -> tuple[str, ...]:
     A recipient that cannot be read is thereby not named, and the envelope check refuses what went to it.
     """
     found: dict[str, None] = {}
-    for field in (*headers.all(b"to"), *headers.all(b"cc")):
-        try:
-            text = _field_text(field.value, "To", strict=False)
-            for mailbox in _mailboxes(text, groups=True, skip_unreadable=True):
-                found.setdefault(mailbox.normalised)
-        except RejectionError:
-            continue
+    for _, value in (*headers.all(b"to"), *headers.all(b"cc")):
+        found |= dict.fromkeys(_remembered_list(value) if len(value) <= MAX_REMEMBERED_BYTES else _listed(value))
     return tuple(found)
 
 
+def _listed(value: bytes) -> tuple[str, ...]:
+    """Every normalised address in the value of a To or Cc field; none when the field cannot be read."""
+    try:
+        text = _field_text(value, "To", strict=False)
+        return tuple([mailbox.normalised for mailbox in _mailboxes(text, groups=True, skip_unreadable=True)])
+    except RejectionError:
+        return ()
+
+
+_remembered_list = lru_cache(maxsize=1_024)(_listed)
+
+
 def _single(value: bytes, name: str) -> Mailbox:
+    return _remembered_mailbox(value, name) if len(value) <= MAX_REMEMBERED_BYTES else _read_single(value, name)
+
+
+@lru_cache(maxsize=1_024)
+def _remembered_mailbox(value: bytes, name: str) -> Mailbox:
+    """Correspondents write again."""
+    return _read_single(value, name)
+
+
+def _read_single(value: bytes, name: str) -> Mailbox:
     text = _field_text(value, name)
     mailboxes = _mailboxes(text, groups=False, skip_unreadable=False)
     if len(mailboxes) != 1:
@@ -175,13 +197,14 @@ def _items(tokens: list[Token], *, groups: bool) -> list[list[Token]]:
                 items.append([])
                 continue
         items[-1].append(token)
-    return [_trim(item) for item in items]
+    return [_trim(item, "white", "comment") for item in items]
 
 
-def _trim(item: list[Token]) -> list[Token]:
-    while item and item[0][0] in {"white", "comment"}:
+def _trim(item: list[Token], *kinds: str) -> list[Token]:
+    """The tokens without those of the kinds at either end."""
+    while item and item[0][0] in kinds:
         item = item[1:]
-    while item and item[-1][0] in {"white", "comment"}:
+    while item and item[-1][0] in kinds:
         item = item[:-1]
     return item
 
@@ -192,7 +215,8 @@ def _mailbox(item: list[Token]) -> Mailbox:
         opened = item.index(("special", "<")) if ("special", "<") in item else -1
         if opened < 0 or not all(kind in {"white", "quoted", "atom", "comment"} for kind, _ in item[:opened]):
             raise malformed("an address has an unreadable display name")
-        inside = item[opened + 1 : -1]
+        # ``< a@b >`` is RFC 5322 itself (dot-atom), and nobody reads two addresses in it.
+        inside = _trim(item[opened + 1 : -1], "white")
     else:
         inside = item
     # White space and comments inside an addr-spec are legal only in obsolete syntax, and programs differ on them.
@@ -200,7 +224,7 @@ def _mailbox(item: list[Token]) -> Mailbox:
         raise malformed("an address is not a plain addr-spec")
     written = "".join(text for _, text in inside)
     try:
-        return Mailbox(written, parse_address(written))
+        return Mailbox(written, parse_any_address(written))
     except InputError:
         raise malformed("an address is not a Direct address") from None
 
@@ -219,13 +243,24 @@ def binding(certificate: Certificate, sender: Mailbox) -> str | None:
         value = name.value
         if not value or "\x00" in value:
             continue
-        # An rfc822Name is ASCII: case folding must not let a look-alike (KELVIN SIGN) become a letter of it.
-        ascii_only = sender.written.isascii() and value.isascii()
-        if (name.kind == "utf8" or (name.kind == "rfc822" and ascii_only)) and value.lower() == sender.normalised:
+        if _mailbox_of(name) == sender.normalised:
             return sender.normalised
         if name.kind == "dns" and value.isascii() and value.lower() == sender.address.domain:
             return sender.address.domain
     return None
+
+
+def _mailbox_of(name: SubjectName) -> str | None:
+    """The address that a name binds, in the form in which addresses are compared; None when it binds none."""
+    if name.kind == "rfc822":
+        # It is ASCII. Other characters stand for bytes that cannot be one's address.
+        return name.value.lower() if name.value.isascii() else None
+    if name.kind != "utf8":
+        return None
+    try:
+        return str(parse_any_address(name.value))
+    except InputError:
+        return None
 
 
 def name_count(certificate: Certificate) -> int:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.core.address import parse_address
 from gateway.core.errors import InputError
 from gateway.core.mime.headers import ResourceLimitError, scan_headers
+from gateway.ports import KeyOps
 from gateway.sta.cms.writing import RSA_V15, OutgoingSigner, encrypt, sign_detached
 
 MAX_LINE_BYTES = 998
@@ -38,14 +39,13 @@ _VISIBLE = re.compile(r"[ -~]{1,200}")
 def wrap(
     message: bytes,
     *,
-    signer_certificate_pem: bytes,
-    signer_key_pem: bytes,
+    signer: KeyOps,
     recipient_certificates_pem: Sequence[bytes],
     sender: str,
     recipients: Sequence[str],
     message_id: str,
     date: str,
-    chain_pem: Sequence[bytes] = (),
+    chain: Sequence[bytes] = (),
     key_transport: str = RSA_V15,
     check_inner: bool = True,
 ) -> bytes:
@@ -53,11 +53,13 @@ def wrap(
 
     ``message`` is a complete RFC 5322 message in 7-bit form. ``message_id`` (with angle brackets) and ``date``
     (RFC 5322) stand outside; the date is also the signing time. One message goes to all recipients (AS-30).
+    ``chain`` (DER) is sent along with the signer's own certificate (AS-28).
     ``check_inner=False`` leaves out the checks of the inner headers (AS-19, AS-20, AS-29): a test may need to send
     what no Direct sender would.
 
     Raises:
         InputError: see the module's header.
+        KeyUnavailableError: the signer's token cannot be reached now.
     """
     content = _seven_bit(message)
     when = _date(date)
@@ -68,8 +70,7 @@ def wrap(
     addresses = [_address(address) for address in (sender, *recipients)]
     if check_inner:
         _check_inner(content, message_id)
-    signer = OutgoingSigner.from_pem(signer_certificate_pem, signer_key_pem, chain_pem)
-    signed = _multipart_signed(content, signer, when)
+    signed = _multipart_signed(content, OutgoingSigner.of(signer, chain), when)
     encrypted = encrypt(signed, [_certificate(pem) for pem in recipient_certificates_pem], key_transport)
     lines = (
         f"From: {addresses[0]}",

@@ -1,141 +1,104 @@
-"""Connections to SQLite, set up so that a commit is on the disk when it returns (finding 5).
+"""What a database engine must give to the generic store, and what the SQL dialects spell differently.
 
-Guarantees: every connection has the pragmas of ``PRAGMAS`` and has read them back, so that a build of SQLite that
-ignores one is found at start and not after a power cut. Writers begin with ``BEGIN IMMEDIATE``: they wait for the
-lock at the start, where nothing is lost, and never fail in the middle. Readers cannot write. The driver's own
-handling of transactions is off, because it commits behind one's back.
-
-What the dialects do differently stands here and in :mod:`gateway.store.jobs` only.
+:mod:`gateway.store.sqlite_engine` and :mod:`gateway.store.postgresql_engine` implement :class:`Database`;
+:mod:`gateway.store.opening` picks one. Nothing else in the store knows which of them is there.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
-from sqlalchemy import URL, Boolean, ColumnElement, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy import Boolean, ColumnElement, Connection, Engine, Executable, Table, UniqueConstraint
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from gateway.core.errors import ConfigurationError, ConflictError, GatewayError, StoreError, StoreFullError
-
-BUSY_TIMEOUT_MS = 30_000
-PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
-    # The name, the value to set, and what must be read back.
-    ("journal_mode", "WAL", "wal"),
-    ("synchronous", "FULL", 2),
-    ("foreign_keys", "ON", 1),
-    ("recursive_triggers", "ON", 1),
-    ("trusted_schema", "OFF", 0),
-    ("busy_timeout", str(BUSY_TIMEOUT_MS), BUSY_TIMEOUT_MS),
-    ("wal_autocheckpoint", "1000", 1000),
-    # Sorting must not spill what is in the mail to a temporary file.
-    ("temp_store", "MEMORY", 2),
-)
+from gateway.core.errors import ConfigurationError
+from gateway.ports import Hints
+from gateway.store.tables import metadata
 
 
-def writer_engine(path: Path) -> Engine:
-    """Return the engine of the one writer: a single connection, BEGIN IMMEDIATE."""
-    return _engine(path, size=1, begin="BEGIN IMMEDIATE", query_only=False)
+class Database(Protocol):
+    """One database, ready to be used."""
 
+    @property
+    def writer(self) -> Engine:
+        """The engine of the one writer thread of this process; at most one connection."""
+        ...
 
-def reader_engine(path: Path, size: int) -> Engine:
-    """Return the engine of ``size`` readers: each transaction is one snapshot, and refuses to write."""
-    return _engine(path, size=size, begin="BEGIN", query_only=True)
+    @property
+    def reader(self) -> Engine:
+        """The engine of the readers: every transaction is one snapshot and refuses to write."""
+        ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes may work on the same database."""
+        ...
 
-def _engine(path: Path, *, size: int, begin: str, query_only: bool) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        pool_reset_on_return="rollback",
-        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
-        # A statement's parameters are mail: they must never stand in the text of an error.
-        hide_parameters=True,
-    )
+    @property
+    def hints(self) -> Hints:
+        """Hints to and from the other nodes."""
+        ...
 
-    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-        set_pragmas(connection)
-        if query_only:
-            connection.execute("PRAGMA query_only=ON")
+    def begin_group(self, connection: Connection) -> datetime | None:
+        """Make this the only writer until the transaction ends; return :meth:`now` of the moment when it was.
 
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        Raises:
+            DBAPIError: the lock was not had; no unit has run, and the transaction is to be given up.
+        """
+        ...
 
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-    return engine
+    def now(self, connection: Connection) -> datetime | None:
+        """What the database's own clock says; None where it has none but this machine's."""
+        ...
 
+    def begin_schema(self, connection: Connection) -> None:
+        """Make what must be there before the first table."""
+        ...
 
-def set_pragmas(connection: sqlite3.Connection) -> None:
-    """Set every pragma and read it back.
+    def begin_upgrade(self, connection: Connection) -> None:
+        """Make a transaction of the writer ready for revisions, which take longer than any unit of work."""
+        ...
 
-    Raises:
-        ConfigurationError: this SQLite or this file system does not do what the mail needs.
-    """
-    for name, value, expected in PRAGMAS:
-        connection.execute(f"PRAGMA {name}={value}").fetchall()
-        found = connection.execute(f"PRAGMA {name}").fetchone()
-        if not found or found[0] != expected:
-            shown = found[0] if found else "nothing"
-            raise ConfigurationError(
-                f"SQLite {sqlite3.sqlite_version} answers {shown} to {name}={value} on this disk: "
-                f"committed mail would not be safe, so the store stays closed"
-            )
+    def end_upgrade(self, connection: Connection) -> None:
+        """Check what was not enforced while the revisions ran. Raises StoreError when it does not hold."""
+        ...
 
+    def in_transaction(self, connection: Connection) -> bool:
+        """Whether the transaction is there and can still be committed, or rolled back to a savepoint."""
+        ...
 
-# --- errors ---
+    def is_aborted(self, connection: Connection) -> bool:
+        """Whether the transaction takes nothing but a rollback, to a savepoint or of all of it."""
+        ...
 
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR | (19 << 8)}
-"""No space: plainly, or (SQLITE_IOERR_SHMSIZE) while the shared-memory index of the WAL grows."""
+    def before_commit(self, connection: Connection) -> None:
+        """Raise StoreError when a COMMIT now would be answered as a success and commit nothing."""
+        ...
 
-_FATAL = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-"""After one of these nothing that the engine says of a commit can be believed (fsync does not fail twice)."""
+    def after_commit(self, connection: Connection) -> None:
+        """Raise StoreError when the COMMIT was answered as a success and is less durable than was asked for."""
+        ...
 
+    def free_bytes(self) -> int | None:
+        """Bytes free for the database on this machine, or None when it is not on this machine."""
+        ...
 
-def error_code(error: BaseException) -> int | None:
-    """Return SQLite's extended result code behind an error, or None."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(origin, "sqlite_errorcode", None)
-    return code if isinstance(code, int) else None
+    def gateways(self) -> list[str]:
+        """The daemons that run on this database now, in words for people (a process id, or the names of nodes)."""
+        ...
 
+    def weaknesses(self) -> list[str]:
+        """What an operator should mend although mail is safe without it, in words for people."""
+        ...
 
-def is_full(error: BaseException) -> bool:
-    """Whether there was no space left."""
-    code = error_code(error)
-    return code is not None and (code in _FULL or code & 0xFF == sqlite3.SQLITE_FULL)
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the engine must not be used any more."""
-    code = error_code(error)
-    return code is not None and not is_full(error) and code & 0xFF in _FATAL
-
-
-def as_gateway_error(error: BaseException) -> BaseException:
-    """Return the error of our tree for one of the database, with a fixed text; any other error as it is."""
-    if isinstance(error, GatewayError) or not isinstance(error, StatementError):
-        return error
-    if not isinstance(error, DBAPIError):
-        # A value that no column takes: the mistake of whoever gave it.
-        return error.orig or error
-    code = error_code(error)
-    if is_full(error):
-        return StoreFullError("no space is left for the store")
-    if code is not None and code & 0xFF == sqlite3.SQLITE_CONSTRAINT:
-        return ConflictError("the request contradicts what is stored")
-    name = getattr(error.orig, "sqlite_errorname", None) or type(error.orig).__name__
-    return StoreError(f"the store failed ({name})")
-
-
-# --- what the dialects spell differently ---
+    def close(self) -> None:
+        """Close every connection and let go of what keeps other daemons out. Safe to call twice."""
+        ...
 
 
 class holds_text(FunctionElement[bool]):  # noqa: N801 - it reads as an SQL function
@@ -157,22 +120,82 @@ def _holds_text_postgresql(element: holds_text, compiler: SQLCompiler, **options
     return f"(strpos({compiler.process(text, **options)}, {compiler.process(needle, **options)}) > 0)"
 
 
-def append_only_triggers(table: str, dialect: str) -> dict[str, str]:
-    """Return name and statement of the triggers that refuse UPDATE and DELETE on a table.
-
-    INSERT OR REPLACE deletes too: SQLite fires the trigger for that only with ``recursive_triggers=ON``.
-    """
-    if dialect != "sqlite":
-        raise ConfigurationError(f"there are no append-only triggers for {dialect} yet")
-    return {
-        f"{table}_no_{verb.lower()}": (
-            f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-            f"BEGIN SELECT RAISE(ABORT, 'append-only: {table}'); END"
-        )
-        for verb in ("UPDATE", "DELETE")
-    }
-
-
 def has_text(column: ColumnElement[str], needle: str) -> ColumnElement[bool]:
     """Typed front of :class:`holds_text`."""
     return holds_text(column, needle)
+
+
+def insert_absent(connection: Connection, table: Table) -> Executable:
+    """Return an INSERT that leaves out rows whose key is there already, also when another writer brings them now."""
+    name = connection.dialect.name
+    if name == "sqlite":
+        return sqlite_insert(table).on_conflict_do_nothing()
+    if name == "postgresql":
+        return postgresql_insert(table).on_conflict_do_nothing()
+    raise ConfigurationError(f"there is no store on {name} yet")
+
+
+# --- the guards of append-only tables ---
+
+REFUSE = "gateway_refuse_change"
+REFUSE_BODY = (
+    " BEGIN RAISE EXCEPTION USING MESSAGE = 'append-only: ' || TG_TABLE_NAME, "
+    "ERRCODE = 'integrity_constraint_violation'; END "
+)
+"""What every trigger of PostgreSQL runs."""
+
+
+def append_only_preamble(dialect: str) -> tuple[str, ...]:
+    """Return the statements that must come before the triggers of any table."""
+    if dialect != "postgresql":
+        return ()
+    return (f"CREATE OR REPLACE FUNCTION {REFUSE}() RETURNS trigger LANGUAGE plpgsql AS $${REFUSE_BODY}$$",)
+
+
+def append_only_triggers(table: str, dialect: str) -> dict[str, tuple[str, ...]]:
+    """Return name and statements of the triggers that refuse UPDATE and DELETE (and TRUNCATE) on a table.
+
+    SQLite: INSERT OR REPLACE deletes too, and fires the trigger for that only with ``recursive_triggers=ON``, which is
+    a setting of each connection, and not of the file. So a third one refuses an INSERT whose key is there already.
+    PostgreSQL: one for each statement, so that one that would hit no row is refused as well, and ALWAYS, so that
+    ``session_replication_role = replica`` does not pass by them (finding 6).
+    """
+    if dialect == "sqlite":
+        return _sqlite_triggers(metadata.tables[table])
+    if dialect == "postgresql":
+        return {
+            (name := f"{table}_no_{verb.lower()}"): (
+                f"CREATE OR REPLACE TRIGGER {name} BEFORE {verb} ON {table} EXECUTE FUNCTION {REFUSE}()",
+                f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}",
+            )
+            for verb in ("UPDATE", "DELETE", "TRUNCATE")
+        }
+    raise ConfigurationError(f"there are no append-only triggers for {dialect} yet")
+
+
+def _sqlite_triggers(table: Table) -> dict[str, tuple[str, ...]]:
+    name = table.name
+    refuse = f"BEGIN SELECT RAISE(ABORT, 'append-only: {name}'); END"
+    whens = {"update": "BEFORE UPDATE", "delete": "BEFORE DELETE", "replace": "BEFORE INSERT"}
+    tails = dict.fromkeys(whens, refuse)
+    # ON CONFLICT DO NOTHING comes after the trigger, which must then leave the row out as quietly.
+    refuse_again = "BEGIN SELECT RAISE(IGNORE); END" if table.info["by_digest"] else refuse
+    tails["replace"] = f"WHEN {_is_there(table)} {refuse_again}"
+    return {
+        (trigger := f"{name}_no_{verb}"): (f"CREATE TRIGGER IF NOT EXISTS {trigger} {when} ON {name} {tails[verb]}",)
+        for verb, when in whens.items()
+    }
+
+
+def _is_there(table: Table) -> str:
+    """SQL: whether a row is there that REPLACE would remove to make room for the new one.
+
+    Any unique key will do, and so will the row's own number, which SQLite sets to -1 when the statement names none.
+    """
+    keys = [[column.name for column in table.primary_key]]
+    keys += [[c.name for c in u.columns] for u in table.constraints if isinstance(u, UniqueConstraint)]
+    keys += [[c.name for c in index.columns] for index in table.indexes if index.unique]
+    alternatives = sorted(" AND ".join(f"{column} = NEW.{column}" for column in key) for key in keys)
+    there = f"EXISTS (SELECT 1 FROM {table.name} WHERE"  # noqa: S608 - our own names
+    looks = [f"{there} {key})" for key in alternatives]
+    return " OR ".join([*looks, f"NEW.rowid <> -1 AND {there} rowid = NEW.rowid)"])

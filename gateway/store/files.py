@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from gateway.core.errors import ConfigurationError
+from gateway.observability.folders import sync_folder
 
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs"}
@@ -50,7 +51,7 @@ def prepare(path: Path) -> None:
             if not path.is_file():
                 raise ConfigurationError(f"store.url: {path} is not a file") from None
         else:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as exc:
         raise ConfigurationError(f"store.url: cannot make {path}: {exc.strerror}") from exc
 
@@ -60,15 +61,7 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder.parent)
 
 
 def refuse_network_file_system(folder: Path, mounts: Path = _MOUNTS) -> None:
@@ -138,5 +131,26 @@ class FileLock:
     def release(self) -> None:
         """Free the lock; a no-op when it is not held."""
         if self._handle is not None:
+            os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
+
+
+def running_daemon(database: Path) -> int | None:
+    """Return the process id of the daemon on this database, or None when none is seen from here.
+
+    A hint for people, not a lock: nothing is taken, so that no daemon that starts just now is refused. After a crash
+    another process may bear the number that the file still holds.
+    """
+    try:
+        pid = int(database.with_name(database.name + ".lock").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        # It runs under another user.
+        return pid
+    except (OSError, OverflowError):
+        return None
+    return pid

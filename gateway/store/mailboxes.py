@@ -4,53 +4,137 @@
   a higher one before a lower one (RFC 3501 2.3.1.1). UIDVALIDITY never changes.
 * MODSEQ of a mailbox rises with every message and every change of flags (RFC 7162).
 * A content digest is in a mailbox once: the same message under another encryption is shown once (F14).
+* What SEARCH looks at is the content once more, so it is kept sealed and compared here, message by message, not by the
+  database. The answers to FETCH (envelope, structure) and the dates stand in clear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
 
-from gateway.core.errors import ConflictError, InputError, NotFoundError, StoreError
-from gateway.ports import IndexedMessage, Mailbox, MailboxEntry
-from gateway.store.engines import has_text
-from gateway.store.evidence import sha256_hex
+from gateway.core.errors import ConflictError, InputError, NotFoundError
+from gateway.core.standing import Standing
+from gateway.ports import FiledMessage, FlagColumns, IndexedMessage, Mailbox, MailboxEntry
+from gateway.store.body_parts import Kind
+from gateway.store.mailbox_columns import flag_columns
+from gateway.store.mailbox_details import filed_messages, message_of, total_size, uids_of_message
+from gateway.store.mailbox_texts import BETWEEN, DIGESTS, MailboxTexts
+from gateway.store.prepared import Prepared
+from gateway.store.prepared_lists import PreparedList
+from gateway.store.sealed_bodies import SealedBodies
+from gateway.store.seen import keep_own_seen, own_flag_columns, use_seen
 from gateway.store.tables import (
-    content_body,
+    clean,
     mailbox,
     mailbox_counter,
     mailbox_flag,
     mailbox_message,
     mailbox_route,
     message_index,
-    message_search,
     raw_message,
 )
+from gateway.store.views import Views
 
-_CHUNK = 500
-"""UIDs in one statement."""
 _MAX_32 = 0xFFFF_FFFF
+
+_ROUTES = Prepared(
+    select(mailbox_route.c.mailbox_id)
+    .where(mailbox_route.c.address == bindparam("to"))
+    .order_by(mailbox_route.c.mailbox_id)
+)
+_MAILBOX = Prepared(
+    select(mailbox, mailbox_counter.c.uid_next, mailbox_counter.c.highest_modseq)
+    .join(mailbox_counter)
+    .where(mailbox.c.id == bindparam("mailbox"))
+)
+_TO_ADD = Prepared(
+    select(
+        mailbox_counter.c.uid_next,
+        mailbox_counter.c.highest_modseq,
+        exists(
+            select(mailbox_message.c.uid).where(
+                mailbox_message.c.mailbox_id == bindparam("mailbox"),
+                or_(
+                    mailbox_message.c.content_sha256 == bindparam("sha256"),
+                    mailbox_message.c.message_id == bindparam("message"),
+                ),
+            )
+        ).label("present"),
+        exists(select(message_index.c.message_id).where(message_index.c.message_id == bindparam("message"))).label(
+            "indexed"
+        ),
+        exists(select(raw_message.c.id).where(raw_message.c.id == bindparam("message"))).label("there"),
+    ).where(mailbox_counter.c.mailbox_id == bindparam("mailbox"))
+)
+_ADD = Prepared.into(mailbox_message)
+_ADD_FLAGS = Prepared.into(mailbox_flag)
+_ADD_INDEX = Prepared.into(message_index)
+_COUNT = Prepared(
+    update(mailbox_counter)
+    .where(mailbox_counter.c.mailbox_id == bindparam("mailbox"))
+    .values(uid_next=bindparam("next_uid"), highest_modseq=bindparam("modseq"))
+)
+_FLAG = Prepared(
+    update(mailbox_flag)
+    .where(
+        mailbox_flag.c.mailbox_id == bindparam("mailbox"),
+        mailbox_flag.c.uid == bindparam("of_uid"),
+        mailbox_flag.c.flags != bindparam("text"),
+    )
+    .values(flags=bindparam("text"), modseq=bindparam("to_modseq"))
+)
+_ENTRIES = (
+    select(mailbox_message, mailbox_flag.c.flags, mailbox_flag.c.modseq)
+    .join(
+        mailbox_flag,
+        and_(mailbox_flag.c.mailbox_id == mailbox_message.c.mailbox_id, mailbox_flag.c.uid == mailbox_message.c.uid),
+    )
+    .where(mailbox_message.c.mailbox_id == bindparam("mailbox"))
+    .order_by(mailbox_message.c.uid)
+)
+_ENTRIES_AFTER = _ENTRIES.where(mailbox_message.c.uid > bindparam("after"))
+_INDEXED = PreparedList(
+    lambda uids: (
+        select(mailbox_message.c.uid, message_index)
+        .join(message_index, message_index.c.message_id == mailbox_message.c.message_id)
+        .where(mailbox_message.c.mailbox_id == bindparam("mailbox"), mailbox_message.c.uid.in_(uids))
+    )
+)
 
 
 class Mailboxes:
     """See :class:`gateway.ports.MailboxRows`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, bodies: SealedBodies) -> None:
         self._connection = connection
+        self._bodies = bodies
+        self._texts = MailboxTexts(connection, bodies)
 
     def create(self, name: str, at: datetime, addresses: Sequence[str]) -> int:
         """Make a mailbox that receives what is delivered to the addresses. Raises ConflictError: the name is taken."""
-        if self._connection.scalar(select(mailbox.c.id).where(mailbox.c.name == name)) is not None:
+        if self.find(name) is not None:
             raise ConflictError("there is a mailbox with that name already")
-        validity = max(1, int(at.timestamp()) & _MAX_32)
-        row = insert(mailbox).values(name=name, uid_validity=validity, created_at=at).returning(mailbox.c.id)
-        mailbox_id = int(self._connection.execute(row).scalar_one())
+        # Each its own: a folder that comes to show another mailbox then has another one, as RFC 3501 2.3.1.1 asks.
+        known = select(func.max(mailbox.c.uid_validity)).where(mailbox.c.uid_validity < _MAX_32)
+        newest = self._connection.scalar(known) or 0
+        validity = max(1, int(at.timestamp()) & _MAX_32, newest + 1)
+        row = insert(mailbox).values(name=name, uid_validity=validity, created_at=at)
+        # Without RETURNING of our own: SQLAlchemy then knows the id as well, and the audit log answers for the row.
+        key = self._connection.execute(row).inserted_primary_key
+        assert key is not None  # noqa: S101 - set for every INSERT of one row
+        mailbox_id = int(key[0])
         self._connection.execute(insert(mailbox_counter).values(mailbox_id=mailbox_id, uid_next=1, highest_modseq=1))
         self.route(mailbox_id, addresses)
         return mailbox_id
+
+    def find(self, name: str) -> int | None:
+        """The mailbox of that name, or None."""
+        found: int | None = self._connection.scalar(select(mailbox.c.id).where(mailbox.c.name == name))
+        return found
 
     def route(self, mailbox_id: int, addresses: Sequence[str]) -> None:
         """Deliver what comes for the (normalised) addresses to the mailbox, too."""
@@ -59,103 +143,77 @@ class Mailboxes:
                 self._connection.execute(insert(mailbox_route).values(address=address, mailbox_id=mailbox_id))
 
     def for_recipient(self, address: str) -> list[int]:
-        rows = self._connection.execute(
-            select(mailbox_route.c.mailbox_id)
-            .where(mailbox_route.c.address == address)
-            .order_by(mailbox_route.c.mailbox_id)
-        )
-        return list(rows.scalars())
+        return _ROUTES.scalars(self._connection, to=address)
 
     def get(self, mailbox_id: int) -> Mailbox:
         """Raises NotFoundError."""
-        row = self._connection.execute(
-            select(mailbox, mailbox_counter.c.uid_next, mailbox_counter.c.highest_modseq)
-            .join(mailbox_counter)
-            .where(mailbox.c.id == mailbox_id)
-        ).first()
+        row = _MAILBOX.first(self._connection, mailbox=mailbox_id)
         if row is None:
             raise NotFoundError("there is no such mailbox")
         return Mailbox(row.id, row.name, row.uid_validity, row.uid_next, row.highest_modseq)
 
     def add(
-        self, mailbox_id: int, message_id: str, content_sha256: str, indexed: IndexedMessage, at: datetime
+        self,
+        mailbox_id: int,
+        message_id: str,
+        content_sha256: str,
+        indexed: IndexedMessage,
+        at: datetime,
+        *,
+        standing: Standing | None = None,
     ) -> int | None:
         """File a message and return its UID; None when this content is in the mailbox already."""
-        present = select(mailbox_message.c.uid).where(
-            mailbox_message.c.mailbox_id == mailbox_id,
-            or_(mailbox_message.c.content_sha256 == content_sha256, mailbox_message.c.message_id == message_id),
-        )
-        if self._connection.scalar(present.limit(1)) is not None:
+        # One question: each is a wait while nobody else's mail is filed.
+        here = _TO_ADD.first(self._connection, mailbox=mailbox_id, sha256=content_sha256, message=message_id)
+        if here is None:
+            raise NotFoundError("there is no such mailbox")
+        if here.present:
             return None
-        self._add_index(message_id, indexed)
-        counters = self.get(mailbox_id)
-        uid, modseq = counters.uid_next, counters.highest_modseq + 1
+        if not here.indexed:
+            if not here.there:
+                raise NotFoundError("there is no such message")
+            self._add_index(message_id, indexed)
+        uid: int = here.uid_next
+        modseq: int = here.highest_modseq + 1
         if uid > _MAX_32:
             raise ConflictError("the mailbox has used up its UIDs")
-        self._connection.execute(
-            insert(mailbox_message).values(
-                mailbox_id=mailbox_id,
-                uid=uid,
-                message_id=message_id,
-                content_sha256=content_sha256,
-                size_bytes=indexed.size_bytes,
-                internal_date=at,
-                sent_at=indexed.sent_at,
-            )
+        _ADD.later(
+            self._connection,
+            mailbox_id=mailbox_id,
+            uid=uid,
+            message_id=message_id,
+            content_sha256=content_sha256,
+            size_bytes=indexed.size_bytes,
+            internal_date=at,
+            sent_at=indexed.sent_at,
         )
-        self._connection.execute(insert(mailbox_flag).values(mailbox_id=mailbox_id, uid=uid, flags="", modseq=modseq))
-        self._count(mailbox_id, uid_next=uid + 1, highest_modseq=modseq)
+        flags = "" if standing is None else " ".join(sorted(standing.keywords))
+        _ADD_FLAGS.later(self._connection, mailbox_id=mailbox_id, uid=uid, flags=flags, modseq=modseq)
+        if standing is not None:
+            Views(self._connection).enter(mailbox_id, standing.view, uid, modseq)
+        _COUNT.later(self._connection, mailbox=mailbox_id, next_uid=uid + 1, modseq=modseq)
         return uid
 
     def _add_index(self, message_id: str, indexed: IndexedMessage) -> None:
-        known = select(message_index.c.message_id).where(message_index.c.message_id == message_id)
-        if self._connection.scalar(known) is not None:
-            return
-        if self._connection.scalar(select(raw_message.c.id).where(raw_message.c.id == message_id)) is None:
-            raise NotFoundError("there is no such message")
-        self._connection.execute(
-            insert(message_index).values(
-                message_id=message_id,
-                size_bytes=indexed.size_bytes,
-                header_end=indexed.header_end,
-                sent_at=indexed.sent_at,
-                envelope=indexed.envelope,
-                body=indexed.body,
-                bodystructure=indexed.bodystructure,
-                sections=indexed.sections,
-            )
+        _ADD_INDEX.later(
+            self._connection,
+            message_id=message_id,
+            size_bytes=indexed.size_bytes,
+            header_end=indexed.header_end,
+            sent_at=indexed.sent_at,
+            envelope=indexed.envelope,
+            body=indexed.body,
+            bodystructure=indexed.bodystructure,
+            sections=indexed.sections,
         )
-        self._connection.execute(
-            insert(message_search).values(
-                message_id=message_id, search_headers=indexed.search_headers, search_text=indexed.search_text
-            )
-        )
-
-    def _count(self, mailbox_id: int, **values: int) -> None:
-        self._connection.execute(
-            update(mailbox_counter).where(mailbox_counter.c.mailbox_id == mailbox_id).values(**values)
-        )
+        text = clean(indexed.search_headers) + BETWEEN + clean(indexed.search_text)
+        self._bodies.add(message_id, Kind.SEARCH, text.encode())
 
     # --- reading ---
 
     def entries(self, mailbox_id: int, after_uid: int = 0) -> list[MailboxEntry]:
         """Index rows by ascending UID."""
-        return self._entries(mailbox_id, mailbox_message.c.uid > after_uid)
-
-    def changed_since(self, mailbox_id: int, modseq: int) -> list[MailboxEntry]:
-        """Index rows that were added or changed after that MODSEQ, by ascending UID."""
-        return self._entries(mailbox_id, mailbox_flag.c.modseq > modseq)
-
-    def _entries(self, mailbox_id: int, *conditions: Any) -> list[MailboxEntry]:
-        same = and_(
-            mailbox_flag.c.mailbox_id == mailbox_message.c.mailbox_id, mailbox_flag.c.uid == mailbox_message.c.uid
-        )
-        rows = self._connection.execute(
-            select(mailbox_message, mailbox_flag.c.flags, mailbox_flag.c.modseq)
-            .join(mailbox_flag, same)
-            .where(mailbox_message.c.mailbox_id == mailbox_id, *conditions)
-            .order_by(mailbox_message.c.uid)
-        )
+        rows = self._connection.execute(_ENTRIES_AFTER, {"mailbox": mailbox_id, "after": after_uid})
         return [
             MailboxEntry(
                 uid=row.uid,
@@ -169,105 +227,87 @@ class Mailboxes:
             for row in rows
         ]
 
+    def flags(self, mailbox_id: int, since: int = 0, *, seen_by: int | None = None) -> FlagColumns:
+        r"""The flags of every message that was added or changed after the MODSEQ ``since``; of all for 0.
+
+        ``seen_by``: the account whose own \Seen takes the place of the shared one.
+        """
+        if seen_by is not None:
+            return own_flag_columns(self._connection, mailbox_id, since, seen_by)
+        return flag_columns(self._connection, mailbox_id, since)
+
+    def filed(self, mailbox_id: int, first_uid: int, last_uid: int) -> list[FiledMessage]:
+        """What never changes of the messages from one UID to another, both included, by ascending UID."""
+        return filed_messages(self._connection, mailbox_id, first_uid, last_uid)
+
+    def size_bytes(self, mailbox_id: int, after_uid: int, last_uid: int) -> int:
+        """The sizes of the messages after one UID up to another one, taken together."""
+        return total_size(self._connection, mailbox_id, after_uid, last_uid)
+
+    def message_id(self, mailbox_id: int, uid: int) -> str:
+        """Raises NotFoundError."""
+        return message_of(self._connection, mailbox_id, uid)
+
+    def message_ids(self, mailbox_id: int, uids: Sequence[int]) -> dict[int, str]:
+        """The ids of the messages by UID. UIDs that are not there are left out."""
+        return {row.uid: row.message_id for row in DIGESTS.rows(self._connection, uids, mailbox=mailbox_id)}
+
+    def uids_of(self, mailbox_id: int, message_id: str) -> list[int]:
+        """The UIDs of the message in the mailbox; empty when it is not there."""
+        return uids_of_message(self._connection, mailbox_id, message_id)
+
     def indexed(self, mailbox_id: int, uids: Sequence[int]) -> dict[int, IndexedMessage]:
-        """What IMAP answers from, by UID. UIDs that are not there are left out."""
-        query = (
-            select(mailbox_message.c.uid, message_index, message_search.c.search_headers, message_search.c.search_text)
-            .join(message_index, message_index.c.message_id == mailbox_message.c.message_id)
-            .join(message_search, message_search.c.message_id == mailbox_message.c.message_id)
-        )
-        return {row.uid: _indexed(row) for row in self._by_uid(query, mailbox_id, uids)}
+        """What IMAP answers from, by UID, without the search texts. UIDs that are not there are left out."""
+        return {row.uid: _indexed(row) for row in _INDEXED.rows(self._connection, uids, mailbox=mailbox_id)}
 
     def contents(self, mailbox_id: int, uids: Sequence[int]) -> dict[int, bytes]:
-        """The verified bytes by UID. UIDs that are not there are left out.
+        """See :class:`gateway.store.mailbox_texts.MailboxTexts`."""
+        return self._texts.contents(mailbox_id, uids)
 
-        Raises:
-            StoreError: the stored bytes of one are damaged; damaged mail is never shown.
-        """
-        query = select(mailbox_message.c.uid, mailbox_message.c.content_sha256, content_body.c.content).join(
-            content_body, content_body.c.message_id == mailbox_message.c.message_id
-        )
-        found: dict[int, bytes] = {}
-        for row in self._by_uid(query, mailbox_id, uids):
-            if sha256_hex(row.content) != row.content_sha256:
-                raise StoreError("a stored message does not match its digest")
-            found[row.uid] = row.content
-        return found
-
-    def _by_uid(self, query: Select[Any], mailbox_id: int, uids: Sequence[int]) -> Iterator[Row[Any]]:
-        for start in range(0, len(uids), _CHUNK):
-            chunk = uids[start : start + _CHUNK]
-            yield from self._connection.execute(
-                query.where(mailbox_message.c.mailbox_id == mailbox_id, mailbox_message.c.uid.in_(chunk))
-            )
-
-    # --- searching ---
+    def headers(self, mailbox_id: int, uids: Sequence[int]) -> dict[int, bytes]:
+        """See :class:`gateway.store.mailbox_texts.MailboxTexts`."""
+        return self._texts.headers(mailbox_id, uids)
 
     def search_text(self, mailbox_id: int, needle: str, *, headers: bool, body: bool) -> set[int]:
-        """UIDs whose case-folded text holds the needle."""
-        needle = needle.casefold()
-        places = []
-        if headers:
-            places.append(has_text(message_search.c.search_headers, needle))
-        if body:
-            places.append(has_text(message_search.c.search_text, needle))
-        if not places:
-            return set()
-        rows = self._connection.execute(_search(mailbox_id, mailbox_message.c.uid).where(or_(*places)))
-        return set(rows.scalars())
+        """See :class:`gateway.store.mailbox_texts.MailboxTexts`."""
+        return self._texts.search_text(mailbox_id, needle, headers=headers, body=body)
 
     def search_header(self, mailbox_id: int, name: str, needle: str) -> set[int]:
-        """UIDs that have a field of that name whose folded text holds the needle; an empty one asks for the field."""
-        prefix, needle = name.casefold() + ":", needle.casefold()
-        query = _search(mailbox_id, mailbox_message.c.uid, message_search.c.search_headers).where(
-            has_text(message_search.c.search_headers, prefix)
-        )
-        if needle:
-            query = query.where(has_text(message_search.c.search_headers, needle))
-        return {
-            row.uid
-            for row in self._connection.execute(query)
-            if any(needle in text for text in _fields(row.search_headers, prefix))
-        }
+        """See :class:`gateway.store.mailbox_texts.MailboxTexts`."""
+        return self._texts.search_header(mailbox_id, name, needle)
 
     # --- flags ---
 
-    def set_flags(self, mailbox_id: int, flags: dict[int, frozenset[str]]) -> int:
-        """Replace the flags of those UIDs; returns the MODSEQ that all changed ones now have.
+    def set_flags(self, mailbox_id: int, flags: dict[int, frozenset[str]], *, seen_by: int | None = None) -> int:
+        r"""Replace the flags of those UIDs; returns the MODSEQ that all changed ones now have.
 
-        When nothing changes, the MODSEQ stays what it is. UIDs that are not there are passed over.
+        When nothing changes, the MODSEQ stays what it is. UIDs that are not there are passed over. ``seen_by``: the
+        account whose own \Seen it is that the flags say; the shared one stays.
         """
         counters = self.get(mailbox_id)
         modseq = counters.highest_modseq + 1
         changed = 0
+        if seen_by is not None:
+            flags, changed = keep_own_seen(self._connection, mailbox_id, seen_by, flags, modseq)
         for uid, wanted in flags.items():
             if any(not flag or flag.split() != [flag] for flag in wanted):
                 raise InputError("a flag is one word")
             text = " ".join(sorted(wanted))
-            changed += self._connection.execute(
-                update(mailbox_flag)
-                .where(
-                    mailbox_flag.c.mailbox_id == mailbox_id,
-                    mailbox_flag.c.uid == uid,
-                    mailbox_flag.c.flags != text,
-                )
-                .values(flags=text, modseq=modseq)
-            ).rowcount
+            changed += _FLAG.run(self._connection, mailbox=mailbox_id, of_uid=uid, text=text, to_modseq=modseq)
         if not changed:
             return counters.highest_modseq
-        self._count(mailbox_id, highest_modseq=modseq)
+        _COUNT.run(self._connection, mailbox=mailbox_id, next_uid=counters.uid_next, modseq=modseq)
         return modseq
 
+    def use_seen(self, mode: str, at: datetime) -> list[int] | None:
+        r"""Whose \Seen is shown from now on, ``shared`` or ``per_user``; returns the mailboxes that look otherwise now.
 
-def _search(mailbox_id: int, *columns: Any) -> Select[Any]:
-    return (
-        select(*columns)
-        .join_from(mailbox_message, message_search, message_search.c.message_id == mailbox_message.c.message_id)
-        .where(mailbox_message.c.mailbox_id == mailbox_id)
-    )
+        None when it was so before.
+        """
+        return use_seen(self._connection, mode, at)
 
 
-def _indexed(row: Row[Any]) -> IndexedMessage:
+def _indexed(row: Any) -> IndexedMessage:
     return IndexedMessage(
         size_bytes=row.size_bytes,
         header_end=row.header_end,
@@ -275,21 +315,7 @@ def _indexed(row: Row[Any]) -> IndexedMessage:
         body=row.body,
         bodystructure=row.bodystructure,
         sections=row.sections,
-        search_headers=row.search_headers,
-        search_text=row.search_text,
+        search_headers="",
+        search_text="",
         sent_at=row.sent_at,
     )
-
-
-def _fields(headers: str, prefix: str) -> Iterator[str]:
-    """The texts of the fields that begin with the prefix; a line that begins with white space continues a field."""
-    current: list[str] | None = None
-    for line in headers.split("\n"):
-        if current is not None and line[:1] in {" ", "\t"}:
-            current.append(line)
-            continue
-        if current is not None:
-            yield "".join(current)
-        current = [line[len(prefix) :]] if line.startswith(prefix) else None
-    if current is not None:
-        yield "".join(current)

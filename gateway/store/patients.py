@@ -1,22 +1,25 @@
 """The patient index and the address book. Append-only: an update is a new version, and the newest counts.
 
 An address is *shared* when more than one patient documents it now, whatever their standing: a family's address
-must never link by itself (S42). What an import brings is *confirmed*: it comes from the EHR's own file.
+must never link by itself (S42). What an import brings is *confirmed*: it comes from the EHR's own file. What a merge of
+records hands over is not: it stays unconfirmed until somebody or another import says it of that patient.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Row, Select, and_, func, insert, select
+from sqlalchemy import Connection, FromClause, Row, Select, and_, bindparam, func, insert, select
 
 from gateway.core.errors import NotFoundError
 from gateway.ports import AddressBookEntry, Patient
 from gateway.store.engines import has_text
+from gateway.store.patient_feed import PatientFeed
+from gateway.store.prepared import Prepared
 from gateway.store.tables import clean, patient_address, patient_version
 
 _CHUNK = 400
@@ -32,32 +35,66 @@ class Patients:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def upsert(self, patients: Sequence[Patient], source: str, at: datetime, *, keep_addresses: bool = False) -> int:
+    def upsert(
+        self,
+        patients: Sequence[Patient],
+        source: str,
+        at: datetime,
+        *,
+        keep_addresses: bool = False,
+        unconfirmed: Mapping[str, Collection[str]] | None = None,
+    ) -> int:
         """Add or replace patients and their documented (normalised) addresses; returns how many changed.
 
         A patient who is in the list twice counts as the last one says. With ``keep_addresses`` a patient who is
-        known keeps the addresses that are documented at this moment, whatever the value given here says.
+        known keeps the addresses that are documented at this moment, whatever the value given here says, and each
+        stays as confirmed as it is. ``unconfirmed``: those of the addresses of a patient that nobody has confirmed.
+        A record that was merged into another is never active, whatever an older export of the EHR says.
         """
         wanted = {patient.id: patient for patient in map(_cleaned, patients)}
+        open_ones = {clean(key): frozenset(map(clean, value)) for key, value in (unconfirmed or {}).items()}
         changed = 0
         ids = list(wanted)
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             present = self._versions(chunk)
+            doubted = self.unconfirmed(chunk)
+            for patient_id in PatientFeed(self._connection).merged_into(chunk):
+                wanted[patient_id] = replace(wanted[patient_id], active=False)
             if keep_addresses:
                 # Read within this transaction: an import that ran meanwhile must not be undone by a stale copy.
                 for patient_id, (_, patient) in present.items():
                     wanted[patient_id] = replace(wanted[patient_id], direct_addresses=patient.direct_addresses)
+                    open_ones[patient_id] = doubted.get(patient_id, frozenset())
             new = [
                 (wanted[patient_id], present[patient_id][0] + 1 if patient_id in present else 1)
                 for patient_id in chunk
-                if patient_id not in present or present[patient_id][1] != wanted[patient_id]
+                if patient_id not in present
+                or present[patient_id][1] != wanted[patient_id]
+                or doubted.get(patient_id, frozenset()) != open_ones.get(patient_id, frozenset())
             ]
-            self._insert(new, source, at)
+            self._insert(new, open_ones, source, at)
             changed += len(new)
         return changed
 
-    def _insert(self, new: Iterable[tuple[Patient, int]], source: str, at: datetime) -> None:
+    def unconfirmed(self, patient_ids: Collection[str]) -> dict[str, frozenset[str]]:
+        """The addresses documented now that nobody has confirmed, of those of the patients that have any."""
+        wanted = sorted(set(patient_ids))
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for start in range(0, len(wanted), _CHUNK):
+            columns = select(patient_address.c.patient_id, patient_address.c.address)
+            rows = self._connection.execute(
+                _current(columns.join_from(patient_version, patient_address, _SAME_VERSION)).where(
+                    patient_version.c.patient_id.in_(wanted[start : start + _CHUNK]), ~patient_address.c.confirmed
+                )
+            )
+            for row in rows:
+                found[row.patient_id].add(row.address)
+        return {patient_id: frozenset(addresses) for patient_id, addresses in found.items()}
+
+    def _insert(
+        self, new: Iterable[tuple[Patient, int]], unconfirmed: Mapping[str, Collection[str]], source: str, at: datetime
+    ) -> None:
         rows: list[dict[str, Any]] = []
         addresses: list[dict[str, Any]] = []
         for patient, version in new:
@@ -68,7 +105,7 @@ class Patients:
                     "version": version,
                     "position": position,
                     "address": address,
-                    "confirmed": True,
+                    "confirmed": address not in unconfirmed.get(patient.id, ()),
                 }
                 for position, address in enumerate(patient.direct_addresses)
             )
@@ -81,7 +118,7 @@ class Patients:
         """Raises NotFoundError."""
         found = self._versions([patient_id])
         if patient_id not in found:
-            raise NotFoundError("there is no such patient")
+            raise NotFoundError("there is no such patient; see: direct-gateway patient list")
         return found[patient_id][1]
 
     def search(self, *, text: str = "", limit: int = 50, offset: int = 0) -> list[Patient]:
@@ -98,12 +135,7 @@ class Patients:
 
     def address_book(self, address: str) -> list[AddressBookEntry]:
         """Every patient that documents the (normalised) address now."""
-        query = select(patient_version.c.patient_id, patient_version.c.source, patient_address.c.confirmed)
-        rows = self._connection.execute(
-            _current(query.join_from(patient_version, patient_address, _SAME_VERSION))
-            .where(patient_address.c.address == address)
-            .order_by(patient_version.c.patient_id)
-        ).all()
+        rows = _BOOK.rows(self._connection, wanted=address)
         shared = len({row.patient_id for row in rows}) > 1
         return [
             AddressBookEntry(address, row.patient_id, confirmed=row.confirmed, shared=shared, source=row.source)
@@ -157,6 +189,16 @@ def _current(query: Select[Any]) -> Select[Any]:
     )
     return query.where(patient_version.c.version == newest)
 
+
+_BOOK = Prepared(
+    _current(
+        select(patient_version.c.patient_id, patient_version.c.source, patient_address.c.confirmed).join_from(
+            patient_version, patient_address, _SAME_VERSION
+        )
+    )
+    .where(patient_address.c.address == bindparam("wanted"))
+    .order_by(patient_version.c.patient_id)
+)
 
 _TEXT_FIELDS = ("mrn", "family", "given", "sex", "phone", "address_line", "city", "postal_code")
 

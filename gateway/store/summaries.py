@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Table, select
@@ -11,7 +12,16 @@ from sqlalchemy import Column, Connection, Row, Table, select
 from gateway.core.lifecycle import State
 from gateway.ports import MessageSummary
 from gateway.store.evidence import from_json
-from gateway.store.tables import content_recipient, link, message_content, message_state, raw_message, verdict
+from gateway.store.kept import kept_among
+from gateway.store.tables import (
+    content_recipient,
+    link,
+    message_content,
+    message_state,
+    quarantine,
+    raw_message,
+    verdict,
+)
 
 MAX_PAGE = 1_000
 DUPLICATE = "duplicate"
@@ -28,9 +38,21 @@ def newest_summaries(
     verdicts = {row.message_id: row for row in _of(connection, verdict, ids, verdict.c.seq)}
     recipients = _grouped(_of(connection, content_recipient, ids, content_recipient.c.position), "recipient")
     patients = _grouped(_of(connection, link, ids, link.c.id), "patient_id")
-    return [
+    summaries = [
         _summary(head, contents.get(head.id), verdicts.get(head.id), recipients[head.id], patients[head.id])
         for head in heads
+    ]
+    return _with_kept(connection, summaries)
+
+
+def _with_kept(connection: Connection, summaries: list[MessageSummary]) -> list[MessageSummary]:
+    """What those that a mail client put here say of themselves."""
+    kept = kept_among(connection, [one.id for one in summaries if one.state is State.KEPT])
+    return [
+        replace(one, claimed_sender=kept[one.id][0], subject=kept[one.id][1], message_id=kept[one.id][2])
+        if one.id in kept
+        else one
+        for one in summaries
     ]
 
 
@@ -51,7 +73,10 @@ def _heads(
         .order_by(raw_message.c.id.desc())
         .limit(limit)
     )
-    if states:
+    if set(states) == {State.REFUSED}:
+        # The few of them are known by name; to look for them among all messages takes long.
+        query = query.where(raw_message.c.id.in_(select(quarantine.c.message_id)))
+    elif states:
         query = query.where(message_state.c.state.in_([state.value for state in states]))
     if not duplicates:
         query = query.where(~message_state.c.detail.startswith(DUPLICATE))

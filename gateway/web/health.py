@@ -1,7 +1,9 @@
 """Health and readiness over HTTP, for the operator and the supervisor of the process.
 
 * ``/healthz``: 200 while the event loop turns.
-* ``/readyz``: 200 when every check passes, else 503; JSON with the reason of each.
+* ``/readyz``: 200 when every check passes, else 503; JSON with the reason of each. An advisory check that finds
+  something makes the answer ``degraded``, which is 200 all the same: mail goes on, and a supervisor that ended the
+  process for it would do harm.
 * ``/``: a page that says what this is (pages.py).
 
 Guarantees: no PHI, no secret and no text of an exception in an answer; nothing is logged of a request; a check that
@@ -28,7 +30,7 @@ from starlette.routing import Route
 from gateway.core.errors import ListenError
 from gateway.observability.log import EventLog, get_log
 from gateway.observability.os_errors import os_reason
-from gateway.settings import HTTPSettings, IMAPSettings
+from gateway.settings import HTTPSettings, IMAPSettings, POP3Settings
 from gateway.web.pages import CONTENT_SECURITY_POLICY, home
 
 Check = Callable[[], Awaitable[str | None]]
@@ -74,7 +76,9 @@ class _Readiness:
 def build_app(
     checks: Mapping[str, Check],
     *,
+    advisories: Mapping[str, Check] | None = None,
     imap: IMAPSettings | None = None,
+    pop3: POP3Settings | None = None,
     log: EventLog | None = None,
     check_seconds: float = CHECK_SECONDS,
 ) -> Starlette:
@@ -82,23 +86,28 @@ def build_app(
 
     Args:
         checks: what readiness means, by name (lower_snake_case).
+        advisories: what a person should look at although mail goes on, by name; in the answer they are ``warnings``.
         imap: for the ports on the page.
+        pop3: likewise.
         log: where failing checks are told.
         check_seconds: after so long a check counts as failed.
     """
     readiness = _Readiness(checks, check_seconds, log or get_log("web"))
-    page = home(imap or IMAPSettings())
+    advice = _Readiness(advisories or {}, check_seconds, log or get_log("web"))
+    page = home(imap or IMAPSettings(), pop3 or POP3Settings())
 
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_HEADERS)
 
     async def readyz(_request: Request) -> Response:
-        reasons = await readiness.reasons()
+        async with asyncio.TaskGroup() as group:
+            checking, advising = group.create_task(readiness.reasons()), group.create_task(advice.reasons())
+        reasons, warnings = checking.result(), advising.result()
         ready = not any(reasons.values())
-        body = {
-            "status": "ready" if ready else "not ready",
-            "checks": {name: reason or "ok" for name, reason in reasons.items()},
-        }
+        body: dict[str, object] = {"status": _status(ready=ready, degraded=any(warnings.values()))}
+        body["checks"] = {name: reason or "ok" for name, reason in reasons.items()}
+        if warnings:
+            body["warnings"] = {name: reason or "ok" for name, reason in warnings.items()}
         return JSONResponse(body, status_code=200 if ready else 503, headers=_HEADERS)
 
     async def index(_request: Request) -> Response:
@@ -114,6 +123,12 @@ def build_app(
         routes=[Route("/", index), Route("/healthz", healthz), Route("/readyz", readyz)],
         exception_handlers={404: plain_error, 405: plain_error, 500: plain_error},
     )
+
+
+def _status(*, ready: bool, degraded: bool) -> str:
+    if not ready:
+        return "not ready"
+    return "degraded" if degraded else "ready"
 
 
 class _EmbeddedServer(uvicorn.Server):
@@ -138,7 +153,9 @@ class HealthServer:
     Args:
         settings: the section ``[http]``.
         checks: as :func:`build_app`.
+        advisories: as :func:`build_app`.
         imap: as :func:`build_app`.
+        pop3: as :func:`build_app`.
         log: where events go.
     """
 
@@ -147,12 +164,14 @@ class HealthServer:
         settings: HTTPSettings,
         checks: Mapping[str, Check],
         *,
+        advisories: Mapping[str, Check] | None = None,
         imap: IMAPSettings | None = None,
+        pop3: POP3Settings | None = None,
         log: EventLog | None = None,
     ) -> None:
         self._settings = settings
         self._log = log or get_log("web")
-        self._app = build_app(checks, imap=imap, log=self._log)
+        self._app = build_app(checks, advisories=advisories, imap=imap, pop3=pop3, log=self._log)
         self._server: _EmbeddedServer | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = 0

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 
-from gateway.settings import IMAPSettings
+from gateway.settings import IMAPSettings, POP3Settings
 
 _STYLE = (
     "body{font:1.05rem/1.55 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;"
@@ -24,19 +24,23 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-def home(imap: IMAPSettings) -> str:
-    """The page, as HTML."""
+def _where(settings: IMAPSettings | POP3Settings) -> str:
+    """Server and ports, as a table; empty when the listener is off."""
     rows = [
         (f"port <code>{port}</code>", security)
-        for port, security in ((imap.tls_port, "TLS from the first byte (SSL/TLS)"), (imap.port, "STARTTLS"))
+        for port, security in ((settings.tls_port, "TLS from the first byte (SSL/TLS)"), (settings.port, "STARTTLS"))
         if port
     ]
     ports = "".join(f"<tr><th scope=row>{port}</th><td>{security}</td></tr>" for port, security in rows)
-    where = (
-        f"<table><tr><th scope=row>server</th><td><code>{html.escape(imap.host)}</code></td></tr>{ports}</table>"
-        if rows
-        else "<p>The IMAP listener is switched off in the configuration.</p>"
-    )
+    server = f"<tr><th scope=row>server</th><td><code>{html.escape(settings.host)}</code></td></tr>"
+    return f"<table>{server}{ports}</table>" if rows else ""
+
+
+def home(imap: IMAPSettings, pop3: POP3Settings) -> str:
+    """The page, as HTML."""
+    where = _where(imap) or "<p>The IMAP listener is switched off in the configuration.</p>"
+    if pop3_where := _where(pop3):
+        where += f"<p>Or, for programs that speak nothing else, over POP3:</p>{pop3_where}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

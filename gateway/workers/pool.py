@@ -9,13 +9,15 @@ A step finishes its own job within its own transaction. What is left to the pool
   job is blamed with it, and from the second time on it waits until the process has lived for ``SETTLE_SECONDS``. It
   is poison after ``MAX_LOST`` of them (F30), unless its step survives losses: a process that is killed from outside,
   again and again, while mail is there must not put that mail into quarantine.
-* Imports wait for the other side of the hook, which may hang. They have half of the room at most, and one is never
-  waited for before mail goes on.
+* Imports come after mail: they have half of the room at most, and not more than ``SLOW_AT_ONCE``, and one is never
+  waited for before mail goes on. What they order is delivered elsewhere (:mod:`gateway.pipeline.deliver`).
 * A lease is renewed after each third of its time while the step runs. A worker that lost it (it was frozen) can
   commit nothing: finishing and failing are fenced by the attempt number (F10).
 
-Waking is a hint, polling is the rule. No more jobs are claimed than can start at once: a lease that only waits
-would be counted as lost in a crash. When the store fails, the pool waits for the next poll and tries again.
+Waking is a hint, polling is the rule. The end of a step is no reason to look for jobs when the last look found no more
+than it could start and the step says that no job follows from it. No more jobs are claimed than can start at once,
+because a lease that only waits is counted as lost in a crash; the exception are large messages, which wait for one
+another while small ones pass. When the store fails, the pool waits for the next poll and tries again.
 
 ``stop``, or cancelling ``run``, lets what runs end for a bounded time; what is still running then is cancelled and
 handed back. ``run`` never ends by itself.
@@ -31,15 +33,23 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from gateway.core.errors import ConfigurationError, StoreError
+from gateway.core.errors import (
+    ConfigurationError,
+    KeyUnavailableError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from gateway.core.lifecycle import JobKind
-from gateway.core.retry import delay_after
+from gateway.core.retry import delay_after, waiting_delay
 from gateway.observability.log import get_log
 from gateway.ports import Clock, Job, Store, UnitOfWork
 from gateway.settings import JobSettings
 
 ACTOR = "gateway"
-CONCURRENCY = 4
+CONCURRENCY = 16
+"""Steps at the same time. Most of that time they wait for a commit that they share, and for each other's CPU; what they
+hold in memory is bounded by the gate that they pass (:mod:`gateway.pipeline.byte_gate`)."""
 MAX_LOST = 20
 """Attempts of one job that may end without a word, before it is taken for the cause. So many because a kill from
 outside looks the same, and to put acknowledged mail into quarantine for it is worse than some more restarts."""
@@ -47,15 +57,22 @@ SETTLE_SECONDS = 3.0
 """How long a process must have lived before it hands out a job that was lost ``_UNLUCKY`` times: the rest of the
 queue flows first, also when the job does kill the process."""
 _UNLUCKY = 2
+MAX_PARKED = 64
+"""Steps that may wait for memory beside those that work, so that small messages pass the large ones."""
 SLOW_KINDS = frozenset({JobKind.IMPORT})
+SLOW_AT_ONCE = 4
+"""Not more, however many steps run: a person who links a thousand messages must not keep new mail waiting."""
 _PROMPT_KINDS = frozenset(JobKind) - SLOW_KINDS
+CLOCK_STEP = timedelta(seconds=1)
+"""A clock that goes back by less is being trimmed, and puts nothing off that anybody would notice."""
 STOP_SECONDS = 20.0
 STOPPED = "stopped"
 """Error of a job that was handed back at a stop."""
 
 log = get_log("workers")
 
-Step = Callable[[Job], Awaitable[None]]
+Step = Callable[[Job], Awaitable[bool | None]]
+"""Returns False when it is certain that no other job follows from this one; it saves a look for one."""
 
 
 @runtime_checkable
@@ -88,8 +105,12 @@ class WorkerPool:
         *,
         concurrency: int = CONCURRENCY,
         stop_seconds: float = STOP_SECONDS,
+        parked: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``jitter`` returns the factor of the next delay (1.0 to 1.2, say); ``concurrency`` bounds running steps."""
+        """``jitter`` returns the factor of the next delay (1.0 to 1.2, say); ``concurrency`` bounds running steps.
+
+        ``parked`` tells how many of them only wait for one another's memory: up to ``MAX_PARKED`` do not count.
+        """
         self._store = store
         self._clock = clock
         self._steps = steps
@@ -97,13 +118,24 @@ class WorkerPool:
         self._jitter = jitter
         self._concurrency = max(1, min(concurrency, settings.batch))
         self._stop_seconds = stop_seconds
-        self._running: set[asyncio.Task[None]] = set()
-        self._slow: set[asyncio.Task[None]] = set()
+        self._parked = parked
+        self._running: set[asyncio.Task[bool]] = set()
+        self._slow: set[asyncio.Task[bool]] = set()
         """Those of the running tasks that are of a slow kind."""
         self._settled_at = 0.0
         self._suspect: Job | None = None
         """Claimed, and waits until nothing else runs."""
-        self._alone: asyncio.Task[None] | None = None
+        self._alone: asyncio.Task[bool] | None = None
+        self._held: dict[asyncio.Task[bool], int] = {}
+        """Ids of the jobs that are run now."""
+        self._claim_unknown = False
+        """The last claim was not answered."""
+        self._more_due = False
+        """The last claim left something behind that may be due: there was no room for it, or it was to come alone."""
+        self._seen: tuple[datetime, float] | None = None
+        """The clock, and the time that does not jump, at the last look."""
+        self._went_back = timedelta(0)
+        """By how much the clock was set back, while the jobs do not know of it."""
         self._woken = asyncio.Event()
         self._stopping = False
 
@@ -121,13 +153,20 @@ class WorkerPool:
         """How many steps run now."""
         return len(self._running)
 
+    @property
+    def full(self) -> bool:
+        """Whether more work would have to wait here."""
+        working = len(self._running) - min(self._parked(), MAX_PARKED)
+        return working >= self._concurrency or self._alone in self._running
+
     async def run(self) -> None:
         """Work until stopped or cancelled. Every step that was begun has ended or is handed back on return."""
         self._settled_at = asyncio.get_running_loop().time() + SETTLE_SECONDS
         try:
             while not self._stopping:
                 self._woken.clear()
-                if not await self._start_due():
+                begun = await self._start_due()
+                if not begun or not self._more_due:
                     await self._pause()
         finally:
             await self._end_running()
@@ -151,20 +190,38 @@ class WorkerPool:
         """Claim and start what is due and has room; return how many. ``patient``: a failing store is waited for."""
         if self._suspect is not None:
             return self._start_suspect()
-        room = 0 if self._alone in self._running else self._concurrency - len(self._running)
+        working = len(self._running) - min(self._parked(), MAX_PARKED)
+        room = 0 if self._alone in self._running else self._concurrency - working
         if room <= 0:
+            # Whoever woke us came for something, and is not asked again.
+            self._more_due = True
             return 0
         try:
             settled = asyncio.get_running_loop().time() >= self._settled_at
-            slow_room = min(room, max(1, self._concurrency // 2) - len(self._slow))
-            jobs = await self._store.write(
-                lambda rows: self._claim(rows, room, slow_room, None if settled else _UNLUCKY)
-            )
+            # What was claimed without our knowing is taken back; nothing is claimed while this is on its way.
+            held = {*self._held.values()} if self._claim_unknown else None
+            slow_room = max(0, min(room, min(max(1, self._concurrency // 2), SLOW_AT_ONCE) - len(self._slow)))
+            back = self._watch_clock()
+
+            def claim(rows: UnitOfWork) -> list[Job]:
+                if back:
+                    # What was to be done at once would wait until the clock has caught up, for hours perhaps (F11).
+                    rows.jobs.clock_went_back(back)
+                    rows.deliveries.clock_went_back(back)
+                return self._claim(rows, room, slow_room, None if settled else _UNLUCKY, held)
+
+            jobs = await self._store.write(claim)
+            self._went_back -= back
         except StoreError as exc:
+            # It may have been done all the same; then nobody here knows of those jobs (F08).
+            self._claim_unknown = True
             if not patient:
                 raise
             log.fault("claim_failed", exc)
             return 0
+        self._claim_unknown = False
+        slow = sum(job.kind in SLOW_KINDS for job in jobs)
+        self._more_due = len(jobs) >= room or slow >= slow_room or any(job.lost for job in jobs)
         for job in jobs:
             if job.lost and job.kind not in SLOW_KINDS:
                 # The store hands out such a job by itself, but earlier ones may still run.
@@ -174,14 +231,24 @@ class WorkerPool:
                 self._start(job)
         return len(jobs)
 
-    def _claim(self, rows: UnitOfWork, room: int, slow_room: int, lost_below: int | None) -> list[Job]:
-        now, lease = self._clock.now(), self._settings.lease_seconds
-        jobs: list[Job] = []
-        if slow_room > 0:
-            jobs = rows.jobs.claim(now, lease, slow_room, kinds=SLOW_KINDS, lost_below=lost_below)
-        if len(jobs) < room:
-            jobs += rows.jobs.claim(now, lease, room - len(jobs), kinds=_PROMPT_KINDS, lost_below=lost_below)
-        return jobs
+    def _watch_clock(self) -> timedelta:
+        """By how much the clock was set back since the jobs last heard of it."""
+        now, ticks = self._clock.now(), asyncio.get_running_loop().time()
+        if self._seen is not None:
+            back = timedelta(seconds=ticks - self._seen[1]) - (now - self._seen[0])
+            if back > CLOCK_STEP:
+                self._went_back += back
+        self._seen = now, ticks
+        return self._went_back
+
+    def _claim(
+        self, rows: UnitOfWork, room: int, slow_room: int, lost_below: int | None, held: set[int] | None
+    ) -> list[Job]:
+        lease = self._settings.lease_seconds
+        if held is not None:
+            rows.jobs.take_back(held)
+        apart = SLOW_KINDS, slow_room
+        return rows.jobs.claim(lease, room, kinds=_PROMPT_KINDS, apart=apart, lost_below=lost_below)
 
     def _start_suspect(self) -> int:
         """Start the job that may be the one that kills the process, when nothing else runs; return 1 if it did."""
@@ -193,18 +260,23 @@ class WorkerPool:
         self._alone = self._start(job)
         return 1
 
-    def _start(self, job: Job) -> asyncio.Task[None]:
+    def _start(self, job: Job) -> asyncio.Task[bool]:
         task = asyncio.create_task(self._attempt(job), name=f"{job.kind.value}-{job.id}")
         self._running.add(task)
+        self._held[task] = job.id
         if job.kind in SLOW_KINDS:
             self._slow.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[bool]) -> None:
         self._running.discard(task)
+        self._held.pop(task, None)
         self._slow.discard(task)
-        self._woken.set()
+        follows = task.cancelled() or task.exception() is not None or task.result()
+        # Room is of no use when nothing waits for it.
+        if follows or self._more_due or self._suspect is not None:
+            self._woken.set()
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -215,7 +287,7 @@ class WorkerPool:
         """Let what runs end, for a bounded time; cancel the rest, which hands its jobs back."""
         waiting, self._suspect = self._suspect, None
         if waiting is not None:
-            await self._settle(waiting, STOPPED, self._clock.now())
+            await self._settle(waiting, STOPPED, timedelta(0))
         try:
             if self._running:
                 await asyncio.wait(set(self._running), timeout=self._stop_seconds)
@@ -228,14 +300,18 @@ class WorkerPool:
 
     # --- one attempt ---
 
-    async def _attempt(self, job: Job) -> None:
-        """Run the job's step. Raises nothing: whatever goes wrong is written down, or left to the lease."""
+    async def _attempt(self, job: Job) -> bool:
+        """Run the job's step; returns whether another job may follow from it.
+
+        Raises nothing: whatever goes wrong is written down, or left to the lease.
+        """
+        follows = True
         try:
-            await self._step(job)
+            follows = await self._step(job)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                await self._settle(job, STOPPED, self._clock.now())
+                await self._settle(job, STOPPED, timedelta(0))
             else:
                 # Nobody stopped us: something inside the step was cancelled, which is a failure like any other.
                 await self._failed(job, exc)
@@ -243,8 +319,9 @@ class WorkerPool:
             await self._failed(job, exc)
         else:
             log.debug("job_done", job_id=job.id, kind=job.kind, attempt=job.attempt)
+        return follows
 
-    async def _step(self, job: Job) -> None:
+    async def _step(self, job: Job) -> bool:
         step = self._steps.get(job.kind)
         if step is None:
             raise ConfigurationError(f"no step is configured for jobs of kind {job.kind.value}")
@@ -257,7 +334,7 @@ class WorkerPool:
                 if not done and not await self._renew(job):
                     log.warning("job_lease_lost", job_id=job.id, kind=job.kind, attempt=job.attempt)
                     break
-            await task
+            return await task is not False
         finally:
             if not task.done():
                 task.cancel()
@@ -266,9 +343,7 @@ class WorkerPool:
     async def _renew(self, job: Job) -> bool:
         """Extend the lease; False when somebody else has the job. A store that fails now may be well in time."""
         try:
-            return await self._store.write(
-                lambda rows: rows.jobs.renew(job, self._clock.now(), self._settings.lease_seconds)
-            )
+            return await self._store.write(lambda rows: rows.jobs.renew(job, self._settings.lease_seconds))
         except StoreError:
             return True
 
@@ -276,8 +351,11 @@ class WorkerPool:
         error = describe(exc)
         # Attempts that were lost with their process are no failures of the step.
         failures = max(1, job.attempt - job.lost)
-        delay = None if isinstance(exc, _CrashedTooOftenError) else delay_after(job.kind, failures)
-        now = self._clock.now()
+        if isinstance(exc, KeyUnavailableError | StoreUnavailableError | StoreFullError):
+            # It says nothing about the message, however long the token or the database is away, or the disk full.
+            delay: float | None = waiting_delay(failures)
+        else:
+            delay = None if isinstance(exc, _CrashedTooOftenError) else delay_after(job.kind, failures)
         if delay is None:
             log.fault("job_poisoned", exc, job_id=job.id, kind=job.kind, attempt=job.attempt, message_id=job.subject)
             await self._settle(job, error, None)
@@ -286,24 +364,24 @@ class WorkerPool:
             log.warning(
                 "job_failed", exc=exc, job_id=job.id, kind=job.kind, attempt=job.attempt, retry_seconds=round(delay, 3)
             )
-            await self._settle(job, error, now + timedelta(seconds=delay))
+            await self._settle(job, error, timedelta(seconds=delay))
 
-    async def _settle(self, job: Job, error: str, retry_at: datetime | None) -> None:
+    async def _settle(self, job: Job, error: str, retry_in: timedelta | None) -> None:
         at = self._clock.now()
         try:
             try:
-                await self._store.write(lambda rows: self._write_failure(rows, job, at, error, retry_at))
+                await self._store.write(lambda rows: self._write_failure(rows, job, at, error, retry_in))
             except StoreError:
                 raise
             except Exception as exc:  # noqa: BLE001 - a step that cannot set its message aside must not keep the job alive
                 log.fault("set_aside_failed", exc, job_id=job.id, kind=job.kind)
-                await self._store.write(lambda rows: rows.jobs.fail(job, at, error, retry_at))
+                await self._store.write(lambda rows: rows.jobs.fail(job, error, retry_in))
         except StoreError as exc:
             # The lease runs out by itself, and the job is claimed again.
             log.fault("job_not_settled", exc, job_id=job.id, kind=job.kind)
 
-    def _write_failure(self, rows: UnitOfWork, job: Job, at: datetime, error: str, retry_at: datetime | None) -> None:
-        if not rows.jobs.fail(job, at, error, retry_at) or retry_at is not None:
+    def _write_failure(self, rows: UnitOfWork, job: Job, at: datetime, error: str, retry_in: timedelta | None) -> None:
+        if not rows.jobs.fail(job, error, retry_in) or retry_in is not None:
             return
         detail = {"job": job.id, "kind": job.kind.value, "attempts": job.attempt, "lost": job.lost, "error": error}
         rows.audit.add(at, ACTOR, "job.poisoned", job.subject, detail)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,36 +14,33 @@ import pytest
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.lifecycle import MOVES, JobKind, State
 from gateway.core.verdict import Reason
-from gateway.ports import Link, Store, UnitOfWork
+from gateway.ports import FiledMessage, FlagColumns, Link, Store, UnitOfWork
+from gateway.store import mailbox_columns
 from gateway.store.ids import new_id
 from tests.support.store_samples import (
     ALICE,
     BOB,
     NOW,
     SENDER,
+    SteadyClock,
     accepted,
     inbound,
     indexed,
-    open_store,
     patient,
     rejected,
 )
-
-StoreFactory = Callable[[Path], AbstractContextManager[Store]]
-
-
-@contextmanager
-def sqlite_store(folder: Path) -> Iterator[Store]:
-    with open_store(folder) as store:
-        yield store
+from tests.support.stores import STORES
 
 
-STORES: dict[str, StoreFactory] = {"sqlite": sqlite_store}
+@pytest.fixture
+def clock() -> SteadyClock:
+    """In which the store keeps leases and schedules."""
+    return SteadyClock()
 
 
 @pytest.fixture(params=sorted(STORES))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with STORES[request.param](tmp_path) as opened:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: SteadyClock) -> AsyncIterator[Store]:
+    with STORES[request.param](tmp_path, clock) as opened:
         yield opened
 
 
@@ -301,89 +297,97 @@ async def test_unknown_messages_are_not_found(store: Store, lookup: str) -> None
 
 async def test_an_open_job_is_not_asked_for_twice(store: Store) -> None:
     def twice(tx: UnitOfWork) -> None:
-        tx.jobs.enqueue(JobKind.UNWRAP, "m", NOW)
-        tx.jobs.enqueue(JobKind.UNWRAP, "m", NOW)
-        tx.jobs.enqueue(JobKind.FILE, "m", NOW)
+        tx.jobs.enqueue(JobKind.UNWRAP, "m")
+        tx.jobs.enqueue(JobKind.UNWRAP, "m")
+        tx.jobs.enqueue(JobKind.FILE, "m")
 
     await store.write(twice)
-    claimed = await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10))
+    claimed = await store.write(lambda tx: tx.jobs.claim(60, 10))
     assert [(job.kind, job.attempt) for job in claimed] == [(JobKind.UNWRAP, 1), (JobKind.FILE, 1)]
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.UNWRAP, "m", NOW))
-    assert await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10)) == []
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.UNWRAP, "m"))
+    assert await store.write(lambda tx: tx.jobs.claim(60, 10)) == []
 
 
 async def test_claims_exclude_each_other(store: Store) -> None:
     def fill(tx: UnitOfWork) -> None:
         for number in range(50):
-            tx.jobs.enqueue(JobKind.FILE, f"m{number}", NOW)
+            tx.jobs.enqueue(JobKind.FILE, f"m{number}")
 
     await store.write(fill)
-    claims = await asyncio.gather(*(store.write(lambda tx: tx.jobs.claim(NOW, 60, 7)) for _ in range(10)))
+    claims = await asyncio.gather(*(store.write(lambda tx: tx.jobs.claim(60, 7)) for _ in range(10)))
     ids = [job.id for claim in claims for job in claim]
     assert len(ids) == len(set(ids)) == 50
 
 
-async def test_a_job_is_not_due_before_its_time(store: Store) -> None:
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW + timedelta(seconds=10)))
-    assert await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10)) == []
-    assert len(await store.write(lambda tx: tx.jobs.claim(NOW + timedelta(seconds=10), 60, 10))) == 1
+async def test_a_job_is_not_due_before_its_time(store: Store, clock: SteadyClock) -> None:
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    clock.advance(-10)
+    assert await store.write(lambda tx: tx.jobs.claim(60, 10)) == []
+    clock.advance(10)
+    assert len(await store.write(lambda tx: tx.jobs.claim(60, 10))) == 1
 
 
-async def test_a_worker_whose_lease_ran_out_can_touch_nothing(store: Store) -> None:
+async def test_a_worker_whose_lease_ran_out_can_touch_nothing(store: Store, clock: SteadyClock) -> None:
     """F10: a frozen worker wakes up after its job was handed to another."""
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
-    [old] = await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
-    later = NOW + timedelta(seconds=5)
-    [new] = await store.write(lambda tx: tx.jobs.claim(later, 5, 10))
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [old] = await store.write(lambda tx: tx.jobs.claim(5, 10))
+    clock.advance(5)
+    [new] = await store.write(lambda tx: tx.jobs.claim(5, 10))
     assert (new.id, new.attempt, new.lost) == (old.id, 2, 1)
     assert not await store.write(lambda tx: tx.jobs.finish(old))
-    assert not await store.write(lambda tx: tx.jobs.fail(old, later, "x", None))
-    assert not await store.write(lambda tx: tx.jobs.renew(old, later, 60))
+    assert not await store.write(lambda tx: tx.jobs.fail(old, "x", None))
+    assert not await store.write(lambda tx: tx.jobs.renew(old, 60))
     assert await store.write(lambda tx: tx.jobs.finish(new))
     assert not await store.write(lambda tx: tx.jobs.finish(new))
 
 
 async def test_a_job_of_the_same_name_is_safe_from_workers_of_the_former(store: Store) -> None:
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
-    [old] = await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [old] = await store.write(lambda tx: tx.jobs.claim(5, 10))
     assert await store.write(lambda tx: tx.jobs.finish(old))
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
-    [new] = await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [new] = await store.write(lambda tx: tx.jobs.claim(5, 10))
     assert new.attempt == old.attempt
     assert not await store.write(lambda tx: tx.jobs.finish(old))
 
 
-async def test_a_renewed_lease_is_not_handed_out(store: Store) -> None:
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
-    [job] = await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
-    assert await store.write(lambda tx: tx.jobs.renew(job, NOW + timedelta(seconds=4), 5))
-    assert await store.write(lambda tx: tx.jobs.claim(NOW + timedelta(seconds=8), 5, 10)) == []
+async def test_a_renewed_lease_is_not_handed_out(store: Store, clock: SteadyClock) -> None:
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [job] = await store.write(lambda tx: tx.jobs.claim(5, 10))
+    clock.advance(4)
+    assert await store.write(lambda tx: tx.jobs.renew(job, 5))
+    clock.advance(4)
+    assert await store.write(lambda tx: tx.jobs.claim(5, 10)) == []
+    clock.advance(1)
+    assert len(await store.write(lambda tx: tx.jobs.claim(5, 10))) == 1
 
 
-async def test_a_failed_job_comes_again_and_poison_only_when_asked_for(store: Store) -> None:
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
-    [job] = await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
-    retry_at = NOW + timedelta(seconds=30)
-    assert await store.write(lambda tx: tx.jobs.fail(job, NOW, "E", retry_at))
-    assert await store.write(lambda tx: tx.jobs.claim(NOW + timedelta(seconds=29), 5, 10)) == []
-    [job] = await store.write(lambda tx: tx.jobs.claim(retry_at, 5, 10))
+async def test_a_failed_job_comes_again_and_poison_only_when_asked_for(store: Store, clock: SteadyClock) -> None:
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [job] = await store.write(lambda tx: tx.jobs.claim(5, 10))
+    assert await store.write(lambda tx: tx.jobs.fail(job, "E", timedelta(seconds=30)))
+    clock.advance(29)
+    assert await store.write(lambda tx: tx.jobs.claim(5, 10)) == []
+    clock.advance(1)
+    [job] = await store.write(lambda tx: tx.jobs.claim(5, 10))
     assert (job.attempt, job.lost) == (2, 0)
-    assert await store.write(lambda tx: tx.jobs.fail(job, retry_at, "E", None))
-    far = NOW + timedelta(days=365)
-    assert await store.write(lambda tx: tx.jobs.claim(far, 5, 10)) == []
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", far))
-    [again] = await store.write(lambda tx: tx.jobs.claim(far, 5, 10))
+    assert await store.write(lambda tx: tx.jobs.fail(job, "E", None))
+    clock.advance(365 * 86_400)
+    assert await store.write(lambda tx: tx.jobs.claim(5, 10)) == []
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
+    [again] = await store.write(lambda tx: tx.jobs.claim(5, 10))
     assert again.attempt == 1
 
 
-async def test_a_suspect_is_handed_out_alone(store: Store) -> None:
+async def test_a_suspect_is_handed_out_alone(store: Store, clock: SteadyClock) -> None:
     """F30: the job that kills the process must be told from those that ran beside it."""
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "suspect", NOW))
-    await store.write(lambda tx: tx.jobs.claim(NOW, 5, 10))
-    later = NOW + timedelta(seconds=10)
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "first", NOW - timedelta(seconds=1)))
-    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "last", NOW + timedelta(seconds=1)))
-    claims = [await store.write(lambda tx: tx.jobs.claim(later, 60, 10)) for _ in range(4)]
+    await store.write(lambda tx: tx.jobs.enqueue(JobKind.FILE, "suspect"))
+    await store.write(lambda tx: tx.jobs.claim(5, 10))
+    for subject, seconds in (("first", -1), ("last", 1)):
+        clock.time = NOW + timedelta(seconds=seconds)
+        await store.write(lambda tx, subject=subject: tx.jobs.enqueue(JobKind.FILE, subject))  # type: ignore[misc]
+    clock.time = NOW + timedelta(seconds=10)
+    claims = [await store.write(lambda tx: tx.jobs.claim(60, 10)) for _ in range(4)]
     assert [[job.subject for job in claim] for claim in claims] == [["first"], ["suspect"], ["last"], []]
 
 
@@ -466,11 +470,73 @@ async def test_flags_are_replaced_and_one_change_has_one_modseq(store: Store) ->
     seen = frozenset({"\\Seen", "$Forwarded"})
     modseq = await store.write(lambda tx: tx.mailboxes.set_flags(mailbox, {1: seen, 3: frozenset({"\\Flagged"})}))
     assert modseq == before + 1
-    changed = await store.read(lambda tx: tx.mailboxes.changed_since(mailbox, before))
-    assert [(e.uid, e.flags, e.modseq) for e in changed] == [(1, seen, modseq), (3, frozenset({"\\Flagged"}), modseq)]
+    changed = await store.read(lambda tx: tx.mailboxes.flags(mailbox, before))
+    assert rows_of(changed) == [(1, seen, modseq), (3, frozenset({"\\Flagged"}), modseq)]
     assert await store.write(lambda tx: tx.mailboxes.set_flags(mailbox, {1: seen, 99: seen})) == modseq
     await store.write(lambda tx: tx.mailboxes.set_flags(mailbox, {1: frozenset()}))
     assert (await store.read(lambda tx: tx.mailboxes.entries(mailbox)))[0].flags == frozenset()
+
+
+def rows_of(columns: FlagColumns) -> list[tuple[int, frozenset[str], int]]:
+    """UID, flags and MODSEQ of each message."""
+    return list(zip(columns.uids, columns.flags, columns.modseqs, strict=True))
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 7, 8, 1_000])
+async def test_flags_come_as_columns_by_uid_in_pages_of_any_length(
+    store: Store, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox_columns, "PAGE_ROWS", page)
+
+    def fill(tx: UnitOfWork) -> list[int]:
+        boxes = [tx.mailboxes.create(name, NOW, []) for name in ("one", "two", "empty")]
+        for n in range(7):
+            for mailbox in boxes[:2]:
+                tx.mailboxes.add(mailbox, unwrapped(tx, b"%d %d" % (mailbox, n)), f"{n:064d}", indexed(), NOW)
+        return boxes
+
+    one, two, empty = await store.write(fill)
+    both, seen = frozenset({"k", "\\Seen"}), frozenset({"\\Seen"})
+    await store.write(lambda tx: tx.mailboxes.set_flags(one, {5: both, 2: seen}))
+    await store.write(lambda tx: tx.mailboxes.set_flags(one, {1: both}))
+    await store.write(lambda tx: tx.mailboxes.set_flags(two, {3: seen}))
+    entries = await store.read(lambda tx: tx.mailboxes.entries(one))
+    found = await store.read(lambda tx: tx.mailboxes.flags(one))
+    assert rows_of(found) == [(entry.uid, entry.flags, entry.modseq) for entry in entries]
+    assert [uid for uid, flags, _ in rows_of(found) if flags] == [1, 2, 5]
+    assert found.flags[0] is found.flags[4]
+    assert rows_of(await store.read(lambda tx: tx.mailboxes.flags(empty))) == []
+    # Seven messages, then two changes: those after the sixth message are the seventh and the changed ones, by UID.
+    since = await store.read(lambda tx: tx.mailboxes.flags(one, entries[5].modseq))
+    assert [uid for uid, _, _ in rows_of(since)] == [1, 2, 5, 7]
+    highest = (await store.read(lambda tx: tx.mailboxes.get(one))).highest_modseq
+    assert rows_of(await store.read(lambda tx: tx.mailboxes.flags(one, highest))) == []
+
+
+async def test_what_never_changes_is_read_by_a_range_of_uids(store: Store) -> None:
+    dates = [NOW + timedelta(days=n) for n in range(4)]
+    sizes = [7, 2**33, 0, 11]
+
+    def fill(tx: UnitOfWork) -> tuple[int, int, list[str]]:
+        one, two = tx.mailboxes.create("one", NOW, []), tx.mailboxes.create("two", NOW, [])
+        ids = [unwrapped(tx, b"%d" % n) for n in range(4)]
+        for n, message_id in enumerate(ids):
+            index = replace(indexed(), size_bytes=sizes[n], sent_at=None if n == 1 else dates[0])
+            tx.mailboxes.add(one, message_id, f"{n:064d}", index, dates[n])
+        tx.mailboxes.add(two, ids[3], "a" * 64, indexed(), NOW)
+        return one, two, ids
+
+    one, two, ids = await store.write(fill)
+    found = await store.read(lambda tx: tx.mailboxes.filed(one, 2, 3))
+    assert found == [FiledMessage(2, 2**33, dates[1], None), FiledMessage(3, 0, dates[2], dates[0])]
+    assert await store.read(lambda tx: tx.mailboxes.filed(two, 2, 9)) == []
+    for after, last in ((0, 4), (0, 1), (1, 3), (3, 4), (4, 4), (4, 9)):
+        total = await store.read(lambda tx, a=after, z=last: tx.mailboxes.size_bytes(one, a, z))  # type: ignore[misc]
+        assert total == sum(sizes[after:last])
+    assert [await store.read(lambda tx, n=n: tx.mailboxes.message_id(one, n)) for n in (1, 4)] == [ids[0], ids[3]]  # type: ignore[misc]
+    assert await store.read(lambda tx: tx.mailboxes.message_id(two, 1)) == ids[3]
+    with pytest.raises(NotFoundError):
+        await store.read(lambda tx: tx.mailboxes.message_id(two, 2))
 
 
 async def test_stored_answers_and_bytes_come_back_by_uid(store: Store) -> None:
@@ -484,7 +550,8 @@ async def test_stored_answers_and_bytes_come_back_by_uid(store: Store) -> None:
         return mailbox
 
     mailbox = await store.write(work)
-    assert await store.read(lambda tx: tx.mailboxes.indexed(mailbox, [1, 2])) == {1: indexed()}
+    answers = replace(indexed(), search_headers="", search_text="")
+    assert await store.read(lambda tx: tx.mailboxes.indexed(mailbox, [1, 2])) == {1: answers}
     assert await store.read(lambda tx: tx.mailboxes.contents(mailbox, [1, 2])) == {1: content}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from gateway.core.message import Envelope
 from gateway.core.verdict import Reason
-from gateway.keys.key_files import load_key_ring
+from gateway.keys.loading import load_key_ring
 from gateway.sta.agent import SecurityTrustAgent
-from gateway.sta.anchors import load_anchors
+from gateway.sta.trust_anchors.anchor_folder import load_anchors
 from tests.support.direct_messages import CryptographyStack, outer_message
 from tests.support.pki import Authority
 

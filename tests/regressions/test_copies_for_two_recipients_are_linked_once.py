@@ -44,7 +44,7 @@ async def test_the_second_copy_is_shown_to_its_recipient_and_not_linked_again(tm
         first = await accept(inbound(b"ciphertext for alice", ALICE))
         second = await accept(inbound(b"ciphertext for bob", BOB))
         linked: list[str] = []
-        while jobs := store.write_blocking(lambda tx: tx.jobs.claim(clock.now(), 300, 10)):
+        while jobs := store.write_blocking(lambda tx: tx.jobs.claim(300, 10)):
             linked += [job.subject for job in jobs if job.kind is JobKind.LINK]
             for job in jobs:
                 if job.kind in steps:

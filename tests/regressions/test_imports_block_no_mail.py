@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.charts import folder_importer
-from gateway.charts.folder_importer import FolderImporter
 from gateway.core.lifecycle import JobKind
+from gateway.importers import folder as folder_importer
+from gateway.importers.folder import FolderImporter
 from gateway.ports import ImportRequest, Job, Link, Patient, UnitOfWork
 from gateway.settings import JobSettings
 from gateway.store.sql_store import SQLStore
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[SQLStore]:
 def fill(store: SQLStore, kind: JobKind, count: int) -> None:
     def work(tx: UnitOfWork) -> None:
         for number in range(count):
-            tx.jobs.enqueue(kind, f"{kind.value}{number}", NOW)
+            tx.jobs.enqueue(kind, f"{kind.value}{number}")
 
     store.write_blocking(work)
 
@@ -75,7 +75,7 @@ async def test_hanging_imports_leave_room_for_mail(store: SQLStore, lost: int) -
     """``lost`` = 1: the process was killed while they hung; none of them may make mail wait until it has run alone."""
     fill(store, JobKind.IMPORT, 2 * CONCURRENCY)
     for _ in range(lost):
-        assert len(store.write_blocking(lambda tx: tx.jobs.claim(NOW, 300, 100))) == 2 * CONCURRENCY
+        assert len(store.write_blocking(lambda tx: tx.jobs.claim(300, 100))) == 2 * CONCURRENCY
         restart(store)
     fill(store, JobKind.UNWRAP, 3)
     steps = Steps(store)
@@ -97,7 +97,7 @@ async def test_mail_survives_a_process_that_is_killed_again_and_again(
     monkeypatch.setattr(pool_module, "SETTLE_SECONDS", 0.2)
     fill(store, JobKind.UNWRAP, 1)
     for _ in range(3):
-        store.write_blocking(lambda tx: tx.jobs.claim(NOW, 300, 1))
+        store.write_blocking(lambda tx: tx.jobs.claim(300, 1))
         restart(store)
     steps = Steps(store)
     started = asyncio.get_running_loop().time()

@@ -7,8 +7,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.core.errors import RejectionError
 from gateway.core.verdict import Reason
-from gateway.sta.path_building import MAX_UNTRUSTED, build_paths
-from gateway.sta.path_validation import validate_path
+from gateway.sta.paths.path_building import MAX_UNTRUSTED
+from gateway.sta.paths.path_validation import validate_path
+from tests.support.paths import build_paths
 from tests.support.pki import rsa_key
 from tests.unit.sta.trust_world import CA, NOW, certificate_of
 

@@ -10,7 +10,7 @@ from gateway.core.errors import RejectionError
 from gateway.core.mime.headers import scan_headers
 from gateway.core.verdict import Reason
 from gateway.sta.identity import named_recipients, the_sender
-from gateway.sta.mime_entity import decode_body, read_entity
+from gateway.sta.mime.mime_entity import decode_body, read_entity
 
 
 def test_a_recipient_behind_a_latin_1_name_is_named() -> None:

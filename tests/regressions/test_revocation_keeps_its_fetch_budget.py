@@ -11,9 +11,10 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from gateway.core.verdict import Reason
 from gateway.sta.certificates import Certificate
 from gateway.sta.evidence import Evidence
-from gateway.sta.fetcher import Fetcher
-from gateway.sta.revocation import RevocationCheck, RevocationSource
+from gateway.sta.fetching.fetcher import Fetcher
+from gateway.sta.revocation.revocation import RevocationCheck, RevocationSource
 from gateway.sta.trust import TrustExamination
+from gateway.sta.trust_anchors.anchors import AnchorStore
 from tests.unit.sta.conftest import Web, web
 from tests.unit.sta.trust_world import CA, NOW, RCPT, World, certificate_of, crl_at
 
@@ -47,7 +48,7 @@ def test_strangers_do_not_use_up_what_revocation_needs(world: World, web: Web) -
     web.replies["/list.crl"] = world.community.crl([revoked])
     signers = [_stranger(web, 1), _stranger(web, 2), certificate_of(revoked)]
     examination = TrustExamination(NOW, _check(RevocationSource()), (), Evidence())
-    decision = examination.decide(RCPT, signers, (world.community.certificate,))
+    decision = examination.decide(RCPT, signers, AnchorStore((world.community.certificate,)).anchors_for(RCPT))
     assert "/list.crl" in web.asked
     assert decision.reason is Reason.REVOKED
 

@@ -1,17 +1,29 @@
-"""The real daemon, made by ``direct-gateway init`` and run by ``direct-gateway serve``, for end-to-end tests."""
+"""The real daemon, made by ``direct-gateway init`` and run by ``direct-gateway serve``, for end-to-end tests.
+
+``init`` is run once in a process for each domain and its addresses; further practices are copies of what it made, with
+ports of their own. Making keys for each test was a good part of the time of the suite.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import imaplib
+import itertools
 import json
 import os
+import random
+import re
+import shutil
 import signal
 import smtplib
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +40,24 @@ START_TIMEOUT_SECONDS = 30
 VISIBLE_TIMEOUT_SECONDS = 20
 
 
+_PORTS = itertools.cycle(random.Random(os.getpid()).sample(range(10_240, 32_000), 20_000))
+"""Below those that the kernel gives to outgoing connections: such a one would take a port before its daemon has it."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports that were free a moment ago. Processes that run tests side by side draw from other orders."""
+    found: list[int] = []
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def wait_for(condition: Callable[[], Any], *, timeout: float = VISIBLE_TIMEOUT_SECONDS, what: str = "condition") -> Any:
@@ -45,6 +68,32 @@ def wait_for(condition: Callable[[], Any], *, timeout: float = VISIBLE_TIMEOUT_S
             return value
         time.sleep(0.05)
     raise AssertionError(f"{what} did not come true within {timeout} s")
+
+
+_TEMPLATES: list[Path] = []
+
+
+@atexit.register
+def remove_templates() -> None:
+    """Also called at the end of a test session: the processes that run tests side by side end without more ado."""
+    _template.cache_clear()
+    while _TEMPLATES:
+        shutil.rmtree(_TEMPLATES.pop(), ignore_errors=True)
+
+
+@functools.cache
+def _template(domain: str, addresses: tuple[str, ...]) -> tuple[Path, str, str]:
+    """What ``init`` makes: the folder, and login and password of a mail client."""
+    place = Path(tempfile.mkdtemp(prefix="practice-"))
+    _TEMPLATES.append(place)
+    folder = place / "made"
+    done = subprocess.run(
+        [*COMMAND, "init", str(folder), "--domain", domain, "--address", *addresses, "--json"],
+        capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    login = json.loads(done.stdout)["imap"]
+    return folder, login["user"], login["password"]
 
 
 @dataclass
@@ -62,6 +111,7 @@ class Practice:
     http_port: int
     process: subprocess.Popen[bytes] | None = None
     prefix: Sequence[str] = ()
+    serve_options: Sequence[str] = ()
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,17 +125,36 @@ class Practice:
     ) -> Practice:
         smtp, imap, imaps, http, submission = free_ports(5)
         full = [a if "@" in a else f"{a}@{domain}" for a in addresses]
-        done = subprocess.run(
-            [
-                *COMMAND, "init", str(directory), "--domain", domain, "--address", *full,
-                "--smtp-port", str(smtp), "--imap-port", str(imap), "--imaps-port", str(imaps),
-                "--http-port", str(http), "--submission-port", str(submission), "--json",
-            ],
-            capture_output=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode()
-        made = json.loads(done.stdout)
-        return cls(directory, domain, full, made["imap"]["user"], made["imap"]["password"], smtp, imap, imaps, http)
+        folder, login, password = _template(domain, tuple(full))
+        shutil.copytree(folder, directory)
+        made = cls(directory, domain, full, login, password, smtp, imap, imaps, http)
+        made.set("smtp", port=smtp)
+        made.set("imap", port=imap, tls_port=imaps)
+        made.set("http", port=http)
+        made.set("submission", port=submission)
+        return made
+
+    def use_postgresql(self, url: str, schema: str, *, owner_url: str | None = None, node: str = "main") -> None:
+        """Keep everything in a PostgreSQL schema from now on; made when it is not there, with the same login."""
+        self.set("store", url=url, schema=schema, node=node)
+        self.run("store", "init", *(["--owner-url", owner_url] if owner_url else []))
+        password = self.directory / "login-password"
+        password.write_text(self.password)
+        if node == "main":
+            self.run("user", "add", self.login, "--inbox", *self.addresses, "--password-file", str(password))
+
+    def set(self, section: str, **values: str | int) -> None:
+        """Change settings in the file of the practice."""
+        text = self.config.read_text()
+        before, head, after = text.partition(f"[{section}]\n")
+        assert head, f"there is no [{section}]"
+        rest, following, tail = after.partition("\n[")
+        for key, value in values.items():
+            line = f"{key} = {json.dumps(value)}"
+            rest, count = re.subn(rf"(?m)^{key} = .*$", lambda _, line=line: line, rest)  # type: ignore[misc]
+            if not count:
+                rest = f"{line}\n{rest}"
+        self.config.write_text(before + head + rest + following + tail)
 
     @property
     def config(self) -> Path:
@@ -117,7 +186,7 @@ class Practice:
         """Start the daemon and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, *COMMAND, "serve", "--config", str(self.config)],
+                [*self.prefix, *COMMAND, "serve", "--config", str(self.config), *self.serve_options],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         wait_for(self._answers, timeout=START_TIMEOUT_SECONDS, what="the daemon's start")
@@ -183,6 +252,9 @@ class Practice:
         finally:
             with contextlib.suppress(imaplib.IMAP4.error, OSError):
                 client.logout()
+            # Also when the daemon was killed meanwhile, and there is nobody to say goodbye to.
+            with contextlib.suppress(OSError):
+                client.shutdown()
 
     def inbox(self, folder: str = "INBOX", login: str | None = None, password: str | None = None) -> list[bytes]:
         """Every message of a folder, byte for byte."""
@@ -216,10 +288,26 @@ class Practice:
 
         settled: list[dict[str, Any]] = []
 
+        def is_settled(states: list[str]) -> bool:
+            return len(states) >= count and not {"received", "unwrapped"} & set(states)
+
         def ready() -> bool:
+            # To ask the command again and again would take the processor from the daemon that is waited for.
+            states = self._states_in_the_file()
+            if states is not None and not is_settled(states):
+                return False
             settled[:] = self.messages()
-            busy = any(m["state"] in {"received", "unwrapped"} for m in settled)
-            return len(settled) >= count and not busy
+            return is_settled([message["state"] for message in settled])
 
         wait_for(ready, what=f"{count} settled messages")
         return settled
+
+    def _states_in_the_file(self) -> list[str] | None:
+        """The state of each message; None when the store is no file."""
+        path = self.directory / "data" / "gateway.db"
+        if 'url = "postgresql' in self.config.read_text():
+            return None
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            # Rows are only added: the newest of each message counts.
+            newest = "SELECT state, max(seq) FROM message_state GROUP BY message_id"
+            return [state for state, _ in database.execute(newest)]

@@ -8,16 +8,34 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gateway.core.message import Envelope, Inbound, Source
-from gateway.core.verdict import Check, Judgement, Reason, RecipientTrust, Signer
-from gateway.ports import IndexedMessage, Patient, SecurityAgent
+from gateway.core.lifecycle import State
+from gateway.core.message import Envelope, Inbound, MemoryBody, Source
+from gateway.core.verdict import (
+    AnchorSet,
+    Check,
+    Judgement,
+    Reason,
+    RecipientTrust,
+    RevocationAnswer,
+    Signer,
+    anchor_set_name,
+)
+from gateway.ports import Clock, IndexedMessage, Patient, SecurityAgent, UnitOfWork
 from gateway.settings import StoreSettings
+from gateway.store.ids import new_id
 from gateway.store.sql_store import SQLStore
+from tests.support.body_keys import sealer_in
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ALICE = "alice@direct.practice.example"
 BOB = "bob@direct.practice.example"
 SENDER = "drsender@direct.partner.example"
+ANCHORS = AnchorSet((b"anchor certificate", b"another anchor"), (("folder",), ("bundle partners version 3",)))
+ANCHOR_SET = anchor_set_name(
+    (hashlib.sha256(der).hexdigest(), sources) for der, sources in zip(ANCHORS.anchors, ANCHORS.sources, strict=True)
+)
+CRL = b"revocation list"
+_CRL = hashlib.sha256(CRL).hexdigest()
 
 
 @dataclass
@@ -37,12 +55,13 @@ def settings_for(folder: Path) -> StoreSettings:
     return StoreSettings(url=f"sqlite:///{folder}/gateway.db", group_commit_wait_ms=1)
 
 
-def open_store(folder: Path, *, daemon: bool = False) -> SQLStore:
-    return SQLStore.open(settings_for(folder), daemon=daemon)
+def open_store(folder: Path, *, daemon: bool = False, clock: Clock | None = None) -> SQLStore:
+    """``clock``: of leases and schedules, for a test that moves it."""
+    return SQLStore.open(settings_for(folder), sealer_in(folder), daemon=daemon, clock=clock)
 
 
 def inbound(raw: bytes = b"From: x\r\n\r\nsealed", *recipients: str, mail_from: str | None = SENDER) -> Inbound:
-    return Inbound(raw, Envelope(mail_from, recipients or (ALICE,)), Source.SMTP, "192.0.2.7")
+    return Inbound(MemoryBody(raw), Envelope(mail_from, recipients or (ALICE,)), Source.SMTP, "192.0.2.7")
 
 
 def accepted(*recipients: str, content: bytes = b"Subject: Referral\r\n\r\nHello\r\n") -> Judgement:
@@ -52,7 +71,10 @@ def accepted(*recipients: str, content: bytes = b"Subject: Referral\r\n\r\nHello
         reason=Reason.OK,
         detail="",
         delivered_to=to,
-        trust=tuple(RecipientTrust(recipient, Reason.OK, "", "cd" * 32, ("ab" * 32, "cd" * 32)) for recipient in to),
+        trust=tuple(
+            RecipientTrust(recipient, Reason.OK, "", "cd" * 32, ("folder",), ("ab" * 32, "cd" * 32), ANCHOR_SET)
+            for recipient in to
+        ),
         sender=SENDER,
         signer=signer,
         algorithms={"digest": "sha256"},
@@ -63,12 +85,20 @@ def accepted(*recipients: str, content: bytes = b"Subject: Referral\r\n\r\nHello
         content=content,
         checks=(Check("signature", "passed"),),
         certificates=(b"signer certificate", b"anchor certificate"),
+        revocation=(
+            RevocationAnswer(
+                "ab" * 32, "good", "not on it", "crl", "operator", "2026-02-28T00:00:00+00:00", "", "", _CRL
+            ),
+        ),
+        revocation_data=(CRL,),
+        anchor_sets={ANCHOR_SET: ANCHORS},
         policy_version="1",
     )
 
 
 def rejected(reason: Reason = Reason.UNTRUSTED) -> Judgement:
-    return Judgement(reason=reason, detail="no anchor", checks=(Check("path", "failed"),), policy_version="1")
+    checks = (Check("path", "failed"),)
+    return Judgement(reason=reason, detail="no anchor", checks=checks, policy_version="1", hint="CN=issuer is unknown")
 
 
 def indexed(content: bytes = b"Subject: Referral\r\n\r\nHello\r\n") -> IndexedMessage:
@@ -109,6 +139,14 @@ class PlainIndexer:
     def index(self, content: bytes) -> IndexedMessage:
         return indexed(content)
 
+    def with_fields(self, indexed: IndexedMessage, fields: bytes) -> IndexedMessage:
+        return replace(
+            indexed,
+            size_bytes=indexed.size_bytes + len(fields),
+            header_end=indexed.header_end + len(fields),
+            search_headers=fields.decode("ascii").replace("\r\n", "\n").casefold() + indexed.search_headers,
+        )
+
 
 @dataclass
 class RecordingFeed:
@@ -130,3 +168,16 @@ class InProcess:
     async def __call__(self, raw: bytes, envelope: Envelope, at: datetime) -> Judgement:
         self.asked += 1
         return self._agent.judge(raw, envelope, at)
+
+
+async def keep_raw(store: SQLStore, raw: bytes) -> str:
+    """Keep a message that has just come, its body in its place, and return its id."""
+    message_id = new_id(NOW)
+    placed = await store.place_raw(message_id, MemoryBody(raw))
+
+    def work(tx: UnitOfWork) -> None:
+        tx.messages.add_raw(message_id, NOW, inbound(raw), placed)
+        tx.messages.set_state(message_id, State.RECEIVED, NOW)
+
+    await store.write(work)
+    return message_id

@@ -8,13 +8,21 @@ refuse and a lenient one can show.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from gateway.core.mime.encoding import decode_encoded_words, decode_text
 
 MAX_HEADER_BLOCK_BYTES = 65_536
 MAX_HEADER_FIELDS = 1_000
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_FIELDS = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?|[^\n]+\n?|\n")
+"""A field with its continuation lines; or else one line without a name, so that no octet is passed over."""
+_EMPTY_LINE = (b"\r\n", b"\n")
+_MAX_REMEMBERED_BYTES = 256
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 
 
@@ -22,17 +30,15 @@ class ResourceLimitError(ValueError):
     """A header block, a part count or a depth is beyond its named limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+_new = tuple.__new__
+
+
+class Field(NamedTuple):
     """One header field. ``value`` is the raw bytes after the colon, folding included, line end excluded."""
 
     name: bytes
     """Lower case."""
     value: bytes
-    start: int
-    """Offset of the field's first byte in the scanned buffer."""
-    end: int
-    """Offset after the field's line end."""
 
     @property
     def text(self) -> str:
@@ -40,26 +46,35 @@ class Field:
         return unfold(self.value).decode("utf-8", "replace").strip()
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderBlock:
+class HeaderBlock(NamedTuple):
     """The fields of one entity, in order, and where its body begins."""
 
     fields: tuple[Field, ...]
     body_start: int
     defects: tuple[str, ...] = ()
+    is_usual: bool = False
+    """Whether other messages are likely to have the very same fields, so that it pays to remember what they say."""
+    values: Mapping[bytes, bytes] = MappingProxyType({})
+    """The value of the first field of each name."""
+
+    @property
+    def is_each_once(self) -> bool:
+        """Whether no name stands twice."""
+        return len(self.values) == len(self.fields)
 
     def all(self, name: bytes) -> tuple[Field, ...]:
         """Every field of that (lower-case) name, in order."""
-        return tuple(f for f in self.fields if f.name == name)
+        return tuple([f for f in self.fields if f.name == name]) if name in self.values else ()
 
     def first(self, name: bytes) -> Field | None:
         """The first field of that (lower-case) name, or None."""
-        return next((f for f in self.fields if f.name == name), None)
+        value = self.values.get(name)
+        return None if value is None else _new(Field, (name, value))
 
     def text(self, name: bytes) -> str:
         """The unfolded text of the first field of that name, or the empty string."""
-        found = self.first(name)
-        return found.text if found else ""
+        value = self.values.get(name)
+        return "" if value is None else unfold(value).decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +100,10 @@ class ContentType:
 
 def unfold(value: bytes) -> bytes:
     """Remove the line breaks of folding (RFC 5322 2.2.3); the white space stays."""
-    return value.replace(b"\r\n", b"").replace(b"\n", b"")
+    return value.replace(b"\r\n", b"").replace(b"\n", b"") if b"\n" in value else value
 
 
-def scan_headers(data: bytes | memoryview, start: int = 0, end: int | None = None) -> HeaderBlock:
+def scan_headers(data: bytes | bytearray, start: int = 0, end: int | None = None) -> HeaderBlock:
     """Scan the header block that begins at ``start``.
 
     Line ends are CRLF or bare LF. The body begins after the first empty line; a buffer without one is all header.
@@ -98,17 +113,27 @@ def scan_headers(data: bytes | memoryview, start: int = 0, end: int | None = Non
         ResourceLimitError: the block is larger than MAX_HEADER_BLOCK_BYTES or has too many fields.
     """
     stop = len(data) if end is None else end
-    window = bytes(data[start : min(stop, start + MAX_HEADER_BLOCK_BYTES + 4)])
-    if window.startswith(b"\r\n"):
-        return HeaderBlock((), start + 2)
-    if window.startswith(b"\n"):
-        return HeaderBlock((), start + 1)
-    close = _END_OF_HEADERS.search(window)
-    if close is None and len(window) > MAX_HEADER_BLOCK_BYTES:
+    limit = start + MAX_HEADER_BLOCK_BYTES + 4
+    if limit > stop:  # noqa: PLR1730 - a call of min takes longer, and this runs for each part
+        limit = stop
+    if data.startswith(_EMPTY_LINE, start, limit):
+        return HeaderBlock((), start + 1 + (data[start] == 0x0D))
+    mixed = data.find(b"\n\r\n", start, limit)
+    bare = data.find(b"\n\n", start, limit if mixed < 0 else mixed + 1)
+    # The first empty line after a line ends the block.
+    if bare >= 0:
+        body_start = bare + 2
+    elif mixed >= 0:
+        body_start = mixed + 3
+    elif limit - start > MAX_HEADER_BLOCK_BYTES:
         raise ResourceLimitError("header block too large")
-    head = window if close is None else window[: close.end()]
-    body_start = start + len(head)
-    return _split_fields(head, start, body_start)
+    else:
+        body_start = max(limit, start)
+    head = bytes(data[start:body_start])
+    # Programs describe the parts of their messages in the same few words; other heads are new each time.
+    is_usual = len(head) <= _MAX_REMEMBERED_BYTES and head.startswith(b"Content-") and b"boundary" not in head
+    fields, defects, values = _remembered_fields(head) if is_usual else _split_fields(head)
+    return _new(HeaderBlock, (fields, body_start, defects, is_usual, values))
 
 
 def read_headers(data: bytes, start: int = 0, end: int | None = None) -> HeaderBlock:
@@ -124,21 +149,40 @@ def read_headers(data: bytes, start: int = 0, end: int | None = None) -> HeaderB
         body_start = stop if close is None else close.end()
         window = data[start : min(body_start, start + MAX_HEADER_BLOCK_BYTES)]
         lines = window[: window.rfind(b"\n") + 1].split(b"\n")[:MAX_HEADER_FIELDS]
-        block = _split_fields(b"".join(line + b"\n" for line in lines), start, body_start)
-        return HeaderBlock(block.fields, body_start, (*block.defects, "header block beyond its limit"))
+        fields, defects, values = _split_fields(b"".join(line + b"\n" for line in lines))
+        return HeaderBlock(fields, body_start, (*defects, "header block beyond its limit"), values=values)
 
 
-def _split_fields(head: bytes, base: int, body_start: int) -> HeaderBlock:
+_Split = tuple[tuple[Field, ...], tuple[str, ...], Mapping[bytes, bytes]]
+"""Fields and defects of a block, and the first value of each name."""
+
+
+def _split_fields(head: bytes) -> _Split:
+    """Split a block that may end with the empty line; what is no clean sequence of fields goes line by line."""
+    # The empty line at the end is none of the fields; what else is none is found with an empty name.
+    close = -2 if head.endswith(b"\n\r\n") else -1 if head.endswith(b"\n\n") else None
+    found = _FIELDS.findall(head[:close])
+    if 0 < len(found) <= MAX_HEADER_FIELDS:
+        named = tuple([_new(Field, (name.lower(), value.rstrip(b"\r\n"))) for name, value in found])
+        first = dict(named[::-1])
+        if b"" not in first:
+            return named, (), first
+    fields, defects = _split_lines(head)
+    return fields, defects, dict(fields[::-1])
+
+
+_remembered_fields = lru_cache(maxsize=512)(_split_fields)
+
+
+def _split_lines(head: bytes) -> tuple[tuple[Field, ...], tuple[str, ...]]:
     fields: list[Field] = []
     defects: list[str] = []
     lines = head.splitlines(keepends=True) if b"\r" not in head.replace(b"\r\n", b"") else _lf_lines(head)
-    position = base
-    current: tuple[bytes, list[bytes], int] | None = None
+    current: tuple[bytes, list[bytes]] | None = None
 
-    def flush(end: int) -> None:
+    def flush() -> None:
         if current is not None:
-            raw = b"".join(current[1])
-            fields.append(Field(current[0], raw.rstrip(b"\r\n"), current[2], end))
+            fields.append(Field(current[0], b"".join(current[1]).rstrip(b"\r\n")))
 
     for line in lines:
         if line in {b"\r\n", b"\n"}:
@@ -149,18 +193,17 @@ def _split_fields(head: bytes, base: int, body_start: int) -> HeaderBlock:
             else:
                 current[1].append(line)
         else:
-            flush(position)
+            flush()
             match = _FIELD.match(line)
             if match:
-                current = (match.group(1).lower(), [line[match.end() :]], position)
+                current = (match.group(1).lower(), [line[match.end() :]])
             else:
                 current = None
                 defects.append("line without a field name")
             if len(fields) >= MAX_HEADER_FIELDS:
                 raise ResourceLimitError("too many header fields")
-        position += len(line)
-    flush(position)
-    return HeaderBlock(tuple(fields), body_start, tuple(defects))
+    flush()
+    return tuple(fields), tuple(defects)
 
 
 def _lf_lines(head: bytes) -> list[bytes]:
@@ -168,10 +211,13 @@ def _lf_lines(head: bytes) -> list[bytes]:
     return [line + b"\n" for line in head.split(b"\n")[:-1]] + ([tail] if (tail := head.split(b"\n")[-1]) else [])
 
 
+_MAX_REMEMBERED_CHARS = 256
 _TOKEN = re.compile(r"[^\s()<>@,;:\\\"/\[\]?=]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PARAMETER_NAME = re.compile(r"([^=;]*)=\s*")
+_PLAIN_PARAMETER = re.compile(r"""\s*([^\s=;"]+)=(?:"([^"\\]*)"|([^\s;"]+))\s*(?:;|\Z)""")
+"""A parameter as programs write it."""
 _SECTION = re.compile(r"[0-9]{1,4}\*?")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -181,22 +227,43 @@ def parse_content_type(value: str) -> ContentType | None:
 
     Returns None when the value has no readable type. Comments are skipped; an unreadable parameter is dropped.
     """
-    text = _strip_comments(value).strip()
-    head, _, rest = text.partition(";")
-    maintype, slash, subtype = head.strip().partition("/")
+    if len(value) > _MAX_REMEMBERED_CHARS or "boundary" in value:
+        return _last_content_type(value)
+    return _remembered_content_type(value)
+
+
+@lru_cache(maxsize=512)
+def _remembered_content_type(value: str) -> ContentType | None:
+    """Most fields of all messages hold one of few values; a boundary is a new one each time."""
+    return _parse_content_type(value)
+
+
+@lru_cache(maxsize=1)
+def _last_content_type(value: str) -> ContentType | None:
+    """Who checks the structure of a message and who reads it ask one after the other."""
+    return _parse_content_type(value)
+
+
+def _parse_content_type(value: str) -> ContentType | None:
+    head, _, rest = _strip_comments(value).strip().partition(";")
+    maintype, slash, subtype = head.partition("/")
     maintype, subtype = maintype.strip().lower(), subtype.strip().lower()
     if not _TOKEN.fullmatch(maintype) or (slash and not _TOKEN.fullmatch(subtype)):
         return None
-    plain: dict[str, str] = {}
     duplicates: list[str] = []
     given = _parameters(rest)
-    for name, content in given:
-        if name in plain:
-            duplicates.append(name)
-        else:
-            plain[name] = content
-    duplicates.extend(_in_two_forms(plain))
-    return ContentType(maintype, subtype, _join_rfc2231(plain), tuple(duplicates), tuple(given))
+    plain = dict(given)
+    if len(plain) < len(given):
+        plain = {}
+        for name, content in given:
+            if name in plain:
+                duplicates.append(name)
+            else:
+                plain[name] = content
+    if "*" in rest:
+        duplicates.extend(_in_two_forms(plain))
+        plain = _join_rfc2231(plain)
+    return ContentType(maintype, subtype, plain, tuple(duplicates), tuple(given))
 
 
 def _strip_comments(value: str) -> str:
@@ -227,6 +294,19 @@ def _parameters(rest: str) -> list[tuple[str, str]]:
     """Split ``name=value; name="value"`` in one pass; a piece without ``=`` is dropped."""
     found: list[tuple[str, str]] = []
     position = 0
+    size = len(rest)
+    while position < size and (plain := _PLAIN_PARAMETER.match(rest, position)) is not None:
+        name, quoted_text, token = plain.groups()
+        found.append((name.lower(), token or quoted_text))
+        position = plain.end()
+    if position < size:
+        found += _odd_parameters(rest, position)
+    return found
+
+
+def _odd_parameters(rest: str, position: int) -> list[tuple[str, str]]:
+    """Split what begins at the position, whatever it is."""
+    found: list[tuple[str, str]] = []
     open_quote = False
     while position < len(rest):
         named = _PARAMETER_NAME.match(rest, position)
@@ -243,7 +323,9 @@ def _parameters(rest: str) -> list[tuple[str, str]]:
             open_quote = quoted is None
         after = rest.find(";", offset if quoted is None else quoted.end())
         if quoted is not None:
-            content = _QUOTED_PAIR.sub(r"\1", quoted.group(1))
+            content = quoted.group(1)
+            if "\\" in content:
+                content = _QUOTED_PAIR.sub(r"\1", content)
         else:
             content = rest[offset : len(rest) if after < 0 else after].strip()
         if name := named.group(1).strip().lower():
@@ -266,8 +348,6 @@ def _join_rfc2231(plain: dict[str, str]) -> dict[str, str]:
 
     An extended value wins over a plain one of the same name (RFC 5987 3.2.2 gives the reason: it is the exact one).
     """
-    if not any("*" in name for name in plain):
-        return plain
     joined: dict[str, str] = {}
     sections: dict[str, list[tuple[int, str, bool]]] = {}
     for name, content in plain.items():

@@ -31,7 +31,9 @@ def set_of(elements: Iterable[Buffer], tag: int = 0x31) -> bytes:
 
 def integer(value: int) -> bytes:
     """Return an INTEGER."""
-    return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    # The sign takes a bit of its own; of a negative number the complement says how many others there are.
+    bits = (value if value >= 0 else ~value).bit_length()
+    return tlv(0x02, value.to_bytes(bits // 8 + 1, "big", signed=True))
 
 
 def octet_string(value: Buffer) -> bytes:

@@ -23,7 +23,6 @@ from gateway.sta.cms.ber import (
     OID,
     SEQUENCE,
     SET,
-    Cursor,
     Document,
     Element,
     too_much,
@@ -33,6 +32,8 @@ MAX_CERTIFICATE_BYTES = 65_536
 MAX_EXTENSIONS = 64
 MAX_NAME_BYTES = 4096
 MAX_NAME_ATTRIBUTES = 64
+MAX_REMEMBERED_BYTES = 1024
+"""Of an issuer with a serial number: larger ones are read each time."""
 _SUBJECT_KEY_IDENTIFIER = "2.5.29.14"
 _KEY_USAGE = "2.5.29.15"
 _SINGLE_BYTE_STRINGS = {0x12, 0x13, 0x14, 0x16, 0x1A}  # Numeric, Printable, T61, IA5, Visible
@@ -87,9 +88,8 @@ class KeyIdentifier:
 CertificateIdentifier = IssuerAndSerial | KeyIdentifier
 
 
-def read_identifier(cursor: Cursor, what: str) -> CertificateIdentifier:
+def read_identifier(element: Element, what: str) -> CertificateIdentifier:
     """Read the CHOICE of issuerAndSerialNumber and [0] subjectKeyIdentifier (a sid or a rid)."""
-    element = cursor.next(what)
     if element.tag in (CONTEXT, CONTEXT | CONSTRUCTED):
         return KeyIdentifier(key_identifier_value(element))
     return issuer_and_serial(element.expect(SEQUENCE, what))
@@ -97,6 +97,18 @@ def read_identifier(cursor: Cursor, what: str) -> CertificateIdentifier:
 
 def issuer_and_serial(element: Element) -> IssuerAndSerial:
     """Read an IssuerAndSerialNumber."""
+    if element.end - element.start > MAX_REMEMBERED_BYTES:
+        return _read_issuer_and_serial(element)
+    return _remembered_issuer_and_serial(element.encoded)
+
+
+@lru_cache(maxsize=512)
+def _remembered_issuer_and_serial(encoded: bytes) -> IssuerAndSerial:
+    """Our own certificates are named in every message, and correspondents write again."""
+    return _read_issuer_and_serial(Document(encoded).root())
+
+
+def _read_issuer_and_serial(element: Element) -> IssuerAndSerial:
     cursor = element.open()
     name = cursor.take(SEQUENCE, "an issuer name")
     if len(name.raw) > MAX_NAME_BYTES:

@@ -10,12 +10,10 @@ which its caller answers with a random key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
@@ -49,17 +47,20 @@ from gateway.sta.cms.identifiers import (
     key_identifier_value,
     read_identifier,
 )
+from gateway.sta.cms.key_index import KeyIndex
+from gateway.sta.cms.key_transport_entry import (
+    ENCRYPTED_KEY,
+    RECIPIENT,
+    known_beginning,
+    only_entry,
+    read_method,
+)
+from gateway.sta.hash_algorithms import HASHES
 
 MAX_RECIPIENTS = 1000
 MAX_WRAPPED_KEY_BYTES = 2048
 MAX_UKM_BYTES = 1024
 MAX_LABEL_BYTES = 1024
-_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha1": hashes.SHA1(),  # noqa: S303 - in a key derivation and in OAEP only, see algorithm_policy
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
 
 
 class _Transport(Protocol):
@@ -77,6 +78,9 @@ class _PKCS1:
 
     def recover(self, key: KeyOps, wrapped: bytes) -> bytes:
         return key.decrypt_rsa_pkcs1v15(wrapped)
+
+
+_PKCS1_V15: _Transport = _PKCS1()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +129,13 @@ class _Agreement:
         size_bits = (self.wrap_key_bytes * 8).to_bytes(4, "big")
         ukm = b"" if self.ukm is None else tlv(0xA0, octet_string(self.ukm))
         info = sequence(wrap_algorithm, ukm, tlv(0xA2, octet_string(size_bits)))
-        digest = _HASHES[self.digest]
+        digest = HASHES[self.digest]
         if self.family == "hkdf":
             return HKDF(digest, self.wrap_key_bytes, salt=None, info=info).derive(secret)
         return X963KDF(digest, self.wrap_key_bytes, sharedinfo=info).derive(secret)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One of our keys together with one entry that is meant for it."""
 
     key: KeyOps
@@ -149,26 +152,26 @@ class Candidate:
         return self.transport.recover(self.key, self.wrapped)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipients:
+class Recipients(NamedTuple):
     """All entries of a message: how many there are, and those that one of our keys may open."""
 
-    count: int
+    total: int
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
     refusal: RejectionError | None
     """Why the policy refused an entry of ours, if it did."""
 
 
-def read_recipients(infos: Element, keys: Sequence[KeyOps], policy: AlgorithmPolicy) -> Recipients:
+def read_recipients(infos: Element, keys: KeyIndex, policy: AlgorithmPolicy) -> Recipients:
     """Read the SET OF RecipientInfo and pair its entries with our keys.
 
     Raises:
         RejectionError: MALFORMED, or RESOURCE_LIMIT for more than MAX_RECIPIENTS entries.
     """
-    entries = list(islice(infos.open(), MAX_RECIPIENTS + 1))
-    if len(entries) > MAX_RECIPIENTS:
-        raise too_much(f"the message has more than {MAX_RECIPIENTS} recipients")
+    only = _only_recipient(infos, keys, policy)
+    if only is not None:
+        return only
+    entries = infos.members(MAX_RECIPIENTS, "recipients")
     candidates: list[Candidate] = []
     notes: dict[str, None] = {}
     refusal: RejectionError | None = None
@@ -177,7 +180,7 @@ def read_recipients(infos: Element, keys: Sequence[KeyOps], policy: AlgorithmPol
         try:
             if entry.tag == SEQUENCE:
                 count += 1
-                candidates += _key_transport(entry.open(), keys, policy)
+                candidates += _key_transport(entry, keys, policy)
             elif entry.tag == CONTEXT | CONSTRUCTED | 1:
                 found, size = _key_agreement(entry.open(), keys, policy)
                 count += size
@@ -196,20 +199,42 @@ def read_recipients(infos: Element, keys: Sequence[KeyOps], policy: AlgorithmPol
     return Recipients(count, tuple(candidates), tuple(islice(notes, 8)), refusal)
 
 
-def _ours(identifier: CertificateIdentifier, keys: Sequence[KeyOps]) -> list[KeyOps]:
-    return [key for key in keys if identifier.matches(certificate_fields(key.certificate))]
+def _only_recipient(infos: Element, keys: KeyIndex, policy: AlgorithmPolicy) -> Recipients | None:
+    """The one entry that there is, when its beginning is known and it is for a key of ours that the policy allows."""
+    encoded = only_entry(infos)
+    known = None if encoded is None else known_beginning(encoded)
+    if known is None:
+        return None
+    beginning, wrapped = known
+    matching = keys.matching(beginning.identifier)
+    try:
+        candidates = _candidates(matching, beginning.method, beginning.oid, wrapped, policy) if matching else ()
+    except RejectionError:
+        return None
+    return Recipients(1, tuple(candidates), (), None)
 
 
-def _key_transport(cursor: Cursor, keys: Sequence[KeyOps], policy: AlgorithmPolicy) -> list[Candidate]:
-    cursor.take(INTEGER, "a recipient's version")
-    matching = _ours(read_identifier(cursor, "a recipient's identifier"), keys)
+def _key_transport(entry: Element, keys: KeyIndex, policy: AlgorithmPolicy) -> list[Candidate]:
+    known = known_beginning(entry.encoded)
+    if known is not None:
+        beginning, wrapped = known
+        matching = keys.matching(beginning.identifier)
+        return _candidates(matching, beginning.method, beginning.oid, wrapped, policy) if matching else []
+    cursor = entry.open()
+    _, named = cursor.take_each(RECIPIENT)
+    matching = keys.matching(read_identifier(named, "a recipient's identifier"))
     if not matching:
         return []
-    algorithm = cursor.take(SEQUENCE, "a key encryption algorithm").open()
-    oid = algorithm.take(OID, "a key encryption algorithm").oid("a key encryption algorithm")
-    wrapped = _wrapped_key(cursor.take(OCTET_STRING, "an encrypted key"))
-    family = policy.require(Role.KEY_TRANSPORT, oid).family
-    transport: _Transport = _oaep(algorithm) if family == "rsa-oaep" else _PKCS1()
+    method, encrypted_key = cursor.take_each(ENCRYPTED_KEY)
+    return _candidates(matching, method, read_method(method), _wrapped_key(encrypted_key), policy)
+
+
+def _candidates(
+    matching: list[KeyOps], method: Element | bytes, oid: str, wrapped: bytes, policy: AlgorithmPolicy
+) -> list[Candidate]:
+    transport = _PKCS1_V15
+    if policy.require(Role.KEY_TRANSPORT, oid).family == "rsa-oaep":
+        transport = _oaep(Document(method).root() if isinstance(method, bytes) else method)
     return [Candidate(key, wrapped, transport) for key in matching]
 
 
@@ -219,8 +244,10 @@ def _wrapped_key(element: Element) -> bytes:
     return bytes(element.octets())
 
 
-def _oaep(algorithm: Cursor) -> _OAEP:
+def _oaep(method: Element) -> _OAEP:
     """Read RSAES-OAEP-params (RFC 4055 section 4.1); what is absent has its default, which is SHA-1."""
+    algorithm = method.open()
+    algorithm.next("a key encryption algorithm")
     if algorithm.peek() in (-1, NULL):
         return _OAEP()
     parameters = algorithm.take(SEQUENCE, "the OAEP parameters").open()
@@ -253,18 +280,16 @@ def _oaep_digest(algorithm: Element) -> str:
     return row.name
 
 
-def _key_agreement(cursor: Cursor, keys: Sequence[KeyOps], policy: AlgorithmPolicy) -> tuple[list[Candidate], int]:
+def _key_agreement(cursor: Cursor, keys: KeyIndex, policy: AlgorithmPolicy) -> tuple[list[Candidate], int]:
     cursor.take(INTEGER, "a recipient's version")
     originator = cursor.take(CONTEXT | CONSTRUCTED, "a key agreement's originator").open().next("the originator")
     ukm = cursor.optional(CONTEXT | CONSTRUCTED | 1)
     scheme = cursor.take(SEQUENCE, "a key agreement's algorithm").open()
-    listed = list(islice(cursor.take(SEQUENCE, "a key agreement's recipients").open(), MAX_RECIPIENTS + 1))
-    if len(listed) > MAX_RECIPIENTS:
-        raise too_much(f"the message has more than {MAX_RECIPIENTS} recipients")
+    listed = cursor.take(SEQUENCE, "a key agreement's recipients").members(MAX_RECIPIENTS, "recipients")
     wanted: list[tuple[KeyOps, bytes]] = []
     for recipient in listed:
         fields = recipient.expect(SEQUENCE, "a key agreement's recipient").open()
-        matching = _ours(_agreement_identifier(fields), keys)
+        matching = keys.matching(agreement_identifier(fields))
         if matching:
             wrapped = _wrapped_key(fields.take(OCTET_STRING, "an encrypted key"))
             wanted += [(key, wrapped) for key in matching]
@@ -274,7 +299,7 @@ def _key_agreement(cursor: Cursor, keys: Sequence[KeyOps], policy: AlgorithmPoli
     return [Candidate(key, wrapped, transport) for key, wrapped in wanted], len(listed)
 
 
-def _agreement_identifier(fields: Cursor) -> CertificateIdentifier:
+def agreement_identifier(fields: Cursor) -> CertificateIdentifier:
     """Read a KeyAgreeRecipientIdentifier (RFC 5652 6.2.2)."""
     element = fields.next("a recipient's identifier")
     if element.tag == CONTEXT | CONSTRUCTED:

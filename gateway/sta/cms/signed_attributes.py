@@ -12,15 +12,26 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from gateway.core.errors import RejectionError
 from gateway.core.verdict import Reason
 from gateway.sta.algorithm_policy import DIGESTS, SIGNATURES
-from gateway.sta.cms.ber import CONSTRUCTED, CONTEXT, INTEGER, OCTET_STRING, OID, SEQUENCE, Document, Element
+from gateway.sta.cms.ber import (
+    CONSTRUCTED,
+    CONTEXT,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    Document,
+    Element,
+    dotted,
+    short_value,
+)
 from gateway.sta.cms.identifiers import certificate_fields
-from gateway.sta.cms.signed import Attribute, SignerInfo
+from gateway.sta.cms.signer_info import Attribute, SignerInfo
 
 CONTENT_TYPE = "1.2.840.113549.1.9.3"
 MESSAGE_DIGEST = "1.2.840.113549.1.9.4"
@@ -28,6 +39,9 @@ SIGNING_TIME = "1.2.840.113549.1.9.5"
 ALGORITHM_PROTECTION = "1.2.840.113549.1.9.52"
 SIGNING_CERTIFICATE = "1.2.840.113549.1.9.16.2.12"
 SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47"
+UTC_TIME = 0x17
+GENERALIZED_TIME = 0x18
+UNREADABLE_TIME = "the signing time cannot be read"
 _TIME = re.compile(rb"(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z")
 
 
@@ -36,52 +50,71 @@ def bad_signature(detail: str) -> RejectionError:
     return RejectionError(Reason.BAD_SIGNATURE, detail)
 
 
-def _single(attributes: Sequence[Attribute], oid: str, name: str) -> bytes | None:
-    found = [attribute for attribute in attributes if attribute.oid == oid]
-    if not found:
-        return None
-    if len(found) > 1 or len(found[0].values) != 1:
+Values = Mapping[str, bytes | None]
+"""By type the value of each signed attribute; None when it does not stand exactly once with exactly one value."""
+
+
+def values_of(attributes: Sequence[Attribute]) -> Values:
+    """Put the attributes in order for the checks of this module."""
+    found: dict[str, bytes | None] = {}
+    for kind, values, _ in attributes:
+        found[kind] = values[0] if len(values) == 1 and kind not in found else None
+    return found
+
+
+def _single(attributes: Values, oid: str, name: str) -> bytes | None:
+    value = attributes.get(oid)
+    if value is None and oid in attributes:
         raise bad_signature(f"the signed attribute {name} does not stand exactly once with one value")
-    return found[0].values[0]
+    return value
 
 
-def check_content_type(attributes: Sequence[Attribute], econtent_type: str) -> None:
+def check_content_type(attributes: Values, econtent_type: str) -> None:
     """Check that the signed contentType is the type of the content (RFC 5652 11.1; s04, s07)."""
     value = _single(attributes, CONTENT_TYPE, "contentType")
     if value is None:
         raise bad_signature("the signed attribute contentType is missing")
-    if Document(value).root().oid("the signed content type") != econtent_type:
+    what = "the signed content type"
+    content = short_value(value, OID)
+    signed = Document(value).root().oid(what) if content is None else dotted(content, what)
+    if signed != econtent_type:
         raise bad_signature("the signed content type is not that of the content")
 
 
-def signed_digest(attributes: Sequence[Attribute]) -> bytes:
+def signed_digest(attributes: Values) -> bytes:
     """Return the value of messageDigest (RFC 5652 11.2; s03, s05, s06)."""
     value = _single(attributes, MESSAGE_DIGEST, "messageDigest")
     if value is None:
         raise bad_signature("the signed attribute messageDigest is missing")
+    digest = short_value(value, OCTET_STRING)
+    if digest is not None:
+        return digest
     return bytes(Document(value).root().expect(OCTET_STRING, "the signed message digest").octets())
 
 
-def signing_time(attributes: Sequence[Attribute], notes: list[str]) -> datetime | None:
+def signing_time(attributes: Values, notes: list[str]) -> datetime | None:
     """Return the sender's claim of when it signed; what cannot be read is noted, since nothing rests on it."""
     value = _single(attributes, SIGNING_TIME, "signingTime")
     if value is None:
         return None
-    element = Document(value).root()
-    match = _TIME.fullmatch(bytes(element.content)) if element.tag in (0x17, 0x18) else None
-    if match is not None and len(match[1]) == (2 if element.tag == 0x17 else 4):
+    tag, content = value[0], short_value(value, value[0])
+    if content is None:
+        element = Document(value).root()
+        tag, content = element.tag, bytes(element.content)
+    match = _TIME.fullmatch(content) if tag in (UTC_TIME, GENERALIZED_TIME) else None
+    if match is not None and len(match[1]) == (2 if tag == UTC_TIME else 4):
         year, month, day, hour, minute, second = map(int, match.groups())
-        if element.tag == 0x17:
+        if tag == UTC_TIME:
             year += 2000 if year < 50 else 1900
         try:
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             pass
-    notes.append("the signing time cannot be read")
+    notes.append(UNREADABLE_TIME)
     return None
 
 
-def check_signing_certificate(attributes: Sequence[Attribute], certificate: bytes, notes: list[str]) -> None:
+def check_signing_certificate(attributes: Values, certificate: bytes, notes: list[str]) -> None:
     """Check that ESS signing-certificate attributes, where present, name that certificate (RFC 5035 section 5.4)."""
     for oid, name in ((SIGNING_CERTIFICATE_V2, "signingCertificateV2"), (SIGNING_CERTIFICATE, "signingCertificate")):
         value = _single(attributes, oid, name)
@@ -115,7 +148,7 @@ def _check_issuer_serial(element: Element | None, certificate: bytes, name: str)
         raise bad_signature(f"{name} names another serial number")
 
 
-def check_algorithm_protection(signer: SignerInfo, attributes: Sequence[Attribute]) -> None:
+def check_algorithm_protection(signer: SignerInfo, attributes: Values) -> None:
     """Check that CMSAlgorithmProtection, where present, repeats the signer's algorithms (RFC 6211)."""
     value = _single(attributes, ALGORITHM_PROTECTION, "cmsAlgorithmProtection")
     if value is None or signer.digest is None or signer.signature_algorithm is None:

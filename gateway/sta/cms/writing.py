@@ -4,7 +4,11 @@ Guarantees: signed attributes always stand there, with contentType, signingTime,
 and signingCertificateV2; each content has a fresh AES-256 key and vector; RSA signers use PKCS#1 v1.5 with
 SHA-256, EC signers ECDSA with the hash of their curve, Ed25519 signers SHA-512.
 
-Failure modes: :class:`InputError` for a key or certificate that cannot do its part.
+A signature is made through the :class:`gateway.ports.KeyOps` port, so the key may lie in a file or on a token and its
+material never comes here.
+
+Failure modes: :class:`InputError` for a key or certificate that cannot do its part; what the key raises (a token that
+cannot be reached: :class:`KeyUnavailableError`) goes through.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from gateway.core.errors import InputError
+from gateway.ports import KeyOps
 from gateway.sta.algorithm_policy import ED25519, MGF1, RSA_BITS_FLOOR, RSA_ENCRYPTION, SIGNING_CURVES
 from gateway.sta.cms.ber import BIT_STRING, SEQUENCE, Document
 from gateway.sta.cms.content_info import DATA, ENVELOPED_DATA, SIGNED_DATA
@@ -40,64 +45,57 @@ _ECDH_SHA256 = "1.3.132.1.11.1"
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 _DIGEST_OIDS = {"sha256": _SHA256, "sha384": "2.16.840.1.101.3.4.2.2", "sha512": "2.16.840.1.101.3.4.2.3"}
 _ECDSA_OIDS = {"sha256": "1.2.840.10045.4.3.2", "sha384": "1.2.840.10045.4.3.3"}
-_HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
 RSA_V15 = "rsa-pkcs1v15"
 RSA_OAEP = "rsa-oaep-sha256"
-
-SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingSigner:
-    """Who signs: a certificate (DER), its key, and the certificates sent along (AS-26, AS-28)."""
+    """Who signs: a key with its certificate, how it signs, and the certificates sent along (AS-26, AS-28)."""
 
-    certificate: bytes
-    key: SigningKey
+    key: KeyOps
+    digest: str
+    """sha256, sha384 or sha512."""
+    algorithm: bytes
+    """AlgorithmIdentifier of the signature, DER."""
     chain: tuple[bytes, ...] = ()
+    """DER."""
 
     @classmethod
-    def from_pem(cls, certificate_pem: bytes, key_pem: bytes, chain_pem: Sequence[bytes] = ()) -> OutgoingSigner:
-        """Read the signer.
+    def of(cls, key: KeyOps, chain: Sequence[bytes] = ()) -> OutgoingSigner:
+        """Choose the algorithms by the kind of the certificate's key.
 
         Raises:
-            InputError: unreadable, of a kind or size that may not sign, or the two do not belong together.
+            InputError: the certificate cannot be read, or its key is of a kind, a size or a use that may not sign
+                (AS-12).
         """
         try:
-            certificate = x509.load_pem_x509_certificate(certificate_pem)
-            key = serialization.load_pem_private_key(key_pem, None)
-            chain = tuple(
-                issuer.public_bytes(serialization.Encoding.DER)
-                for pem in chain_pem
-                for issuer in x509.load_pem_x509_certificates(pem)
-            )
-            fits = certificate.public_key() == key.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise InputError("the signer's certificate or key cannot be read") from error
-        if not fits:
-            raise InputError("the signer's key does not belong to its certificate")
-        if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+            public = x509.load_der_x509_certificate(key.certificate).public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise InputError("the signer's certificate cannot be read") from error
+        if not isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
             raise InputError("the signer's key must be RSA, EC or Ed25519")
-        if isinstance(key, rsa.RSAPrivateKey) and key.key_size < RSA_BITS_FLOOR:
+        if not key.may_sign:
+            raise InputError("the signer's certificate does not allow signatures; take the one for signing")
+        if isinstance(public, ed25519.Ed25519PublicKey):
+            return cls(key, "sha512", sequence(oid(ED25519)), tuple(chain))
+        if isinstance(public, ec.EllipticCurvePublicKey):
+            if public.curve.name not in SIGNING_CURVES:
+                raise InputError("the signer's curve must be P-256 or P-384")
+            digest = "sha384" if public.key_size > 256 else "sha256"
+            return cls(key, digest, sequence(oid(_ECDSA_OIDS[digest])), tuple(chain))
+        if public.key_size < RSA_BITS_FLOOR:
             raise InputError(f"the signer's RSA key is below {RSA_BITS_FLOOR} bits")
-        if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in SIGNING_CURVES:
-            raise InputError("the signer's curve must be P-256 or P-384")
-        return cls(certificate.public_bytes(serialization.Encoding.DER), key, chain)
+        return cls(key, "sha256", sequence(oid(RSA_ENCRYPTION), NULL), tuple(chain))
 
     @property
-    def digest(self) -> str:
-        """The digest that goes with the key: sha256, sha384 or sha512."""
-        if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            return "sha512"
-        return "sha384" if isinstance(self.key, ec.EllipticCurvePrivateKey) and self.key.key_size > 256 else "sha256"
+    def certificate(self) -> bytes:
+        """DER of the signer's certificate."""
+        return self.key.certificate
 
-    def sign(self, signed: bytes) -> tuple[bytes, bytes]:
-        """Return the signature's AlgorithmIdentifier and its value."""
-        if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            return sequence(oid(ED25519)), self.key.sign(signed)
-        digest = _HASHES[self.digest]
-        if isinstance(self.key, ec.EllipticCurvePrivateKey):
-            return sequence(oid(_ECDSA_OIDS[self.digest])), self.key.sign(signed, ec.ECDSA(digest))
-        return sequence(oid(RSA_ENCRYPTION), NULL), self.key.sign(signed, padding.PKCS1v15(), digest)
+    def sign(self, signed: bytes) -> bytes:
+        """Return the signature's value."""
+        return self.key.sign(signed, digest=self.digest)
 
 
 def _attribute(name: str, value: bytes) -> bytes:
@@ -128,14 +126,13 @@ def sign_detached(content: bytes, signer: OutgoingSigner, when: datetime) -> byt
         _attribute(SMIME_CAPABILITIES, sequence(*capabilities)),
         _attribute(SIGNING_CERTIFICATE_V2, sequence(sequence(sequence(fingerprint)))),
     )
-    algorithm, signature = signer.sign(set_of(attributes))
     info = sequence(
         integer(1),
         _issuer_and_serial(signer.certificate),
         digest,
         set_of(attributes, 0xA0),
-        algorithm,
-        octet_string(signature),
+        signer.algorithm,
+        octet_string(signer.sign(set_of(attributes))),
     )
     certificates = dict.fromkeys((signer.certificate, *signer.chain))
     signed = sequence(integer(1), set_of([digest]), sequence(oid(DATA)), set_of(certificates, 0xA0), set_of([info]))

@@ -167,12 +167,12 @@ async def test_the_audit_log_names_every_login_and_no_password(desk: Desk) -> No
     await desk.login("x" * 5_000, "wrong secret")
     events = (await desk.audit())[1:]
     name = "Nurse@Clinic.example"
-    peer = '{"peer":"192.0.2.7"}'
+    peer = '{"method":"password","peer":"192.0.2.7","protocol":"imap"}'
     assert events == [
         (name, "login.succeeded", name, peer),
         (name, "login.succeeded", name, peer),
         ("NURSE@clinic.example", "login.failed", "NURSE@clinic.example", peer),
-        ("nobody??forged line", "login.failed", "nobody??forged line", '{"peer":"2001:db8::1"}'),
+        ("nobody??forged line", "login.failed", "nobody??forged line", peer.replace(PEER, "2001:db8::1")),
         ("x" * 254, "login.failed", "x" * 254, peer),
     ]
 
@@ -252,6 +252,52 @@ async def test_a_guess_from_a_delayed_address_learns_nothing_sooner_by_being_rig
     assert desk.time.slept == [2]
 
 
+async def test_a_hundred_connections_of_an_address_guess_no_more_than_one(desk: Desk) -> None:
+    """All begin before any has failed: two are checked at once, and every other one waits for its turn and delay."""
+    guesses = [desk.login(f"nobody{n}", "x", "198.51.100.1") for n in range(20)]
+    assert await asyncio.gather(*guesses) == [None] * 20
+    # Two before anything was known; the rest one after the other. The second of the two may still be checked when the
+    # first turn begins.
+    first, *rest = sorted(desk.time.slept)
+    assert first in {2, 4}
+    assert rest == [8, *[15] * 16]
+    assert desk.accounts._delay._turns == {}
+
+
+async def test_an_old_password_in_one_telephone_does_not_close_the_office(desk: Desk) -> None:
+    """Who logged in from there before waits the delay, and not behind everybody else's turn."""
+    await desk.login("nurse@clinic.example", "correct horse", "198.51.100.1")
+    await desk.login("doctor@clinic.example", "last month's", "198.51.100.1")
+    turn = desk.accounts._delay.turn("198.51.100.1")
+    async with turn:
+        desk.time.slept.clear()
+        assert await desk.login("nurse@clinic.example", "correct horse", "198.51.100.1") is not None
+        assert desk.time.slept == [2]
+        # The same from an address where it never was known, and another password from the one where it was, wait.
+        for password in ("wrong", "correct horse "):
+            async with asyncio.timeout(0.2):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(desk.login("nurse@clinic.example", password, "198.51.100.1"), 0.05)
+
+
+async def test_an_address_in_its_turn_keeps_nobody_else_waiting(desk: Desk) -> None:
+    await desk.login("nobody", "x", "198.51.100.1")
+    going, asleep = asyncio.Event(), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        asleep.set()
+        await going.wait()
+
+    desk.accounts._delay._sleep = sleep
+    guesses = [asyncio.create_task(desk.login("nobody", "y", "198.51.100.1")) for _ in range(5)]
+    await asleep.wait()
+    assert await desk.login("nurse@clinic.example", "correct horse", "203.0.113.9") is not None
+    guesses[3].cancel()
+    going.set()
+    await asyncio.gather(*guesses, return_exceptions=True)
+    assert desk.accounts._delay._turns == {}
+
+
 async def test_a_typo_is_forgiven_by_the_right_password(desk: Desk) -> None:
     await desk.login("nurse@clinic.example", "typo")
     await desk.login("nurse@clinic.example", "correct horse")
@@ -274,7 +320,7 @@ async def test_hashing_leaves_the_loop_free_and_is_bounded(desk: Desk) -> None:
 
 
 async def test_nobody_is_let_in_when_the_audit_row_cannot_be_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(work: object) -> None:
+    async def full(work: object, **_options: object) -> None:
         raise StoreError("no space")
 
     monkeypatch.setattr(desk.store, "write", full)

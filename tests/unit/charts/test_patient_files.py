@@ -271,7 +271,7 @@ json_values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*sorted(resource()), "active", "link", "deceasedBoolean"]), json_values))
 def test_no_resource_makes_the_reader_fail(tmp_path: Path, changes: dict[str, Any]) -> None:
     rows = read(tmp_path, json.dumps(resource() | changes))
@@ -389,7 +389,7 @@ def test_an_open_quote_is_reported_with_its_lines(tmp_path: Path) -> None:
     assert "lines 2 to 4" in problems(rows)[0][1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_reader_fail(tmp_path: Path, data: bytes) -> None:
     for start in (b"", b"id,family,dob\n", b"{"):

@@ -10,11 +10,12 @@ from typing import TypeVar
 
 from gateway.cli.main import main
 from gateway.core.lifecycle import JobKind, State
-from gateway.core.message import Envelope, Inbound, Source
+from gateway.core.message import Envelope, Inbound, MemoryBody, Source
+from gateway.core.standing import Standing
 from gateway.core.verdict import Check, Judgement, Reason, Signer
-from gateway.daemon import open_services
 from gateway.inbox.indexer import Indexer
 from gateway.ports import UnitOfWork
+from gateway.services import open_services
 from gateway.settings import load
 from gateway.store.ids import new_id
 
@@ -51,24 +52,45 @@ class Clinic:
 
         return asyncio.run(go())
 
-    def add_message(self, state: State, *, to: tuple[str, ...] = (FRONT,), subject: str = "Lab result") -> str:
-        """Put a message into the store in the given state, by the moves that the pipeline makes."""
+    def add_message(
+        self,
+        state: State,
+        *,
+        to: tuple[str, ...] = (FRONT,),
+        subject: str = "Lab result",
+        reason: Reason = Reason.UNTRUSTED,
+        certificates: tuple[bytes, ...] = (),
+        mail_from: str | None = SENDER,
+        detail: str = "no anchor",
+        content: bytes = b"",
+    ) -> str:
+        """Put a message into the store in the given state, by the moves that the pipeline makes.
+
+        ``reason``, ``detail`` and ``certificates`` are those of a refused one; ``content`` is what was verified.
+        """
         self.count += 1
         at = _START + timedelta(minutes=self.count)
         message_id = new_id(at)
-        content = f"From: {SENDER}\r\nSubject: {subject}\r\n\r\nbody {self.count}\r\n".encode()
-        inbound = Inbound(b"sealed " + content, Envelope(SENDER, to), Source.SMTP, "192.0.2.7")
+        content = content or f"From: {SENDER}\r\nSubject: {subject}\r\n\r\nbody {self.count}\r\n".encode()
+        inbound = Inbound(MemoryBody(b"sealed " + content), Envelope(mail_from, to), Source.SMTP, "192.0.2.7")
         verdict = _judgement(content, subject, to)
 
         def work(tx: UnitOfWork) -> None:
             tx.messages.add_raw(message_id, at, inbound)
             tx.messages.set_state(message_id, State.RECEIVED, at)
             if state is State.RECEIVED:
-                tx.jobs.enqueue(JobKind.UNWRAP, message_id, at)
+                tx.jobs.enqueue(JobKind.UNWRAP, message_id)
                 return
             if state is State.REFUSED:
                 refused = replace(
-                    verdict, reason=Reason.UNTRUSTED, detail="no anchor", content=None, delivered_to=(), sender=""
+                    verdict,
+                    reason=reason,
+                    detail=detail,
+                    hint="The chain ends at CN=Partner CA.",
+                    content=None,
+                    delivered_to=(),
+                    sender="",
+                    certificates=certificates,
                 )
                 tx.messages.add_verdict(message_id, at, refused)
                 tx.messages.set_state(message_id, State.REFUSED, at)
@@ -80,7 +102,7 @@ class Clinic:
                 indexed = Indexer().index(content)
                 digest = hashlib.sha256(content).hexdigest()
                 for mailbox in sorted({m for a in to for m in tx.mailboxes.for_recipient(a)}):
-                    tx.mailboxes.add(mailbox, message_id, digest, indexed, at)
+                    tx.mailboxes.add(mailbox, message_id, digest, indexed, at, standing=Standing(decided=True))
                 tx.messages.set_state(message_id, State.FILED, at)
 
         self.write(work)
@@ -101,4 +123,5 @@ def _judgement(content: bytes, subject: str, to: tuple[str, ...]) -> Judgement:
         inner_sha256=hashlib.sha256(content).hexdigest(),
         content=content,
         checks=(Check("signature", "passed"),),
+        policy_version="direct-1.3/0",
     )

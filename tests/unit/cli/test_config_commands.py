@@ -4,18 +4,25 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway import daemon
+from gateway.agents import load_keys
 from gateway.cli import try_out
 from gateway.cli.main import main
 from gateway.core.errors import StoreError
+from gateway.core.trust import BOTH_DIRECTIONS, BundleSetting
 from gateway.keys.development_pki import DevelopmentCA
-from gateway.settings import Settings, load
+from gateway.keys.key_ring import KeyRing
+from gateway.settings import Settings, TrustSettings, load
+from tests.support.pki import Authority
 from tests.unit.cli.clinic_harness import DOMAIN, Clinic
 
 ROOT = Path(__file__).parents[3]
@@ -86,10 +93,12 @@ def test_check_reads_what_serve_would_read(clinic: Clinic, capsys: pytest.Captur
     [
         ("port = 2525", "prot = 2525", "did you mean port"),
         ("port = 2525", 'port = "many"', "whole number"),
-        ('revocation = "soft"', 'revocation = "off"', "hard, soft"),
+        ('revocation_inbound = "soft"', 'revocation_inbound = "off"', "hard, soft"),
         ("port = 2525", "port = 1143", "both 1143"),
         ('key_file = "certs/tls/server.key.pem"', 'key_file = "nowhere.pem"', "tls.key_file: there is no file"),
         ('anchors_dir = "certs/anchors"', 'anchors_dir = "nowhere"', "trust.anchors_dir: there is no folder"),
+        ("bundle_alarm_percent = 20", "bundle_alarm_percent = 101", "bundle_alarm_percent must be between 1 and 100"),
+        ("bundle_alarm_percent = 20", "bundle_alarm_percent = 0", "bundle_alarm_percent must be between 1 and 100"),
         ('domains = ["direct.clinic.test"]', "domains = []", "practice.domains is empty"),
         ('domains = ["direct.clinic.test"]', 'domains = ["other.test"]', "is not in practice.domains"),
         ('identities_dir = "certs/identities"', 'identities_dir = "', "not valid TOML"),
@@ -120,7 +129,7 @@ def test_warnings_are_findings_only_when_strict(clinic: Clinic, capsys: pytest.C
     key = next((clinic.directory / "certs" / "identities").glob("*.key.pem"))
     key.chmod(0o644)
     assert clinic.run("config", "check") == 0
-    assert f"chmod 600 {key}" in capsys.readouterr().err
+    assert capsys.readouterr().err.count(f"chmod 600 {key}") == 1
     assert clinic.run("config", "check", "--strict") == 1
 
 
@@ -131,6 +140,94 @@ def test_empty_trust_folders_are_told(clinic: Clinic, capsys: pytest.CaptureFixt
     told = capsys.readouterr().err
     assert "holds no anchor" in told
     assert "holds no identity" in told
+
+
+def test_a_trust_bundle_in_force_is_trust_without_a_folder(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    anchors = clinic.directory / "certs" / "anchors"
+    for path in anchors.iterdir():
+        path.unlink()
+    assert clinic.run("config", "check", "--strict") == 1
+    assert "no trust bundle is in force: nobody is trusted" in capsys.readouterr().err
+    community = Authority.root("Community Root").identity.certificate.public_bytes(Encoding.DER)
+    at = datetime.now(UTC)
+    setting = BundleSetting("community", "https://bundles.example/c.p7b", None, (), BOTH_DIRECTIONS, 24)
+    clinic.write(lambda tx: tx.bundles.set(setting, at))
+    clinic.write(lambda tx: tx.bundles.add_version("community", at, b"x", [community]))
+    assert clinic.run("config", "check", "--strict") == 0
+    assert "holds no anchor" not in capsys.readouterr().err
+    database = clinic.directory / "data" / "gateway.db"
+    for path in database.parent.glob("gateway.db*"):
+        path.unlink()
+    database.write_bytes(b"no database" * 1000)
+    assert clinic.run("config", "check", "--strict") == 2
+    said = capsys.readouterr().err
+    assert "the database cannot be opened" in said
+    assert "the database cannot tell" in said
+    database.unlink()
+    assert clinic.run("config", "check", "--strict") == 1
+    assert "nobody is trusted" in capsys.readouterr().err
+    assert not database.exists()
+
+
+def test_what_would_have_mail_refused_is_told(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    _trust_a_community(clinic)
+    _set(clinic, 'domains = ["direct.clinic.test"]', 'domains = ["direct.clinic.test", "keyless.test"]')
+    _set(clinic, '"lab@direct.clinic.test"', '"lab@direct.clinic.test", "new@keyless.test"')
+    anchors = clinic.directory / "certs" / "anchors"
+    community = (anchors / "community.pem").read_bytes()
+    for owner in ("keyless.test", DOMAIN.upper(), f"lab@{DOMAIN}", "direct.clinc.test", f"labb@{DOMAIN}"):
+        (anchors / owner).mkdir()
+        (anchors / owner / "own.pem").write_bytes(community)
+    assert clinic.run("config", "check", "--json") == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert "practice.addresses: new@keyless.test has no key: mail to it is refused" in warnings
+    strangers = [text for text in warnings if "the sub-folder" in text]
+    assert len(warnings) == 1 + len(strangers)
+    assert [text.split()[3] for text in strangers] == ["direct.clinc.test", f"labb@{DOMAIN}"]
+
+
+def test_a_revocation_list_out_of_date_is_told_unless_it_has_a_successor(
+    clinic: Clinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _trust_a_community(clinic)
+    folder = clinic.directory / "certs" / "crls"
+    folder.mkdir(exist_ok=True)
+    authority, now = Authority.root("Partner CA"), datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.identity.certificate.subject)
+        .last_update(now - timedelta(days=9))
+        .next_update(now - timedelta(days=2))
+    )
+    old = builder.sign(authority.identity.key, hashes.SHA256())
+    (folder / "old.crl").write_bytes(old.public_bytes(Encoding.DER))
+    (folder / "other.pem").write_bytes(Authority.root("Other CA", 1).crl([]))
+    assert clinic.run("config", "check", "--strict") == 1
+    said = capsys.readouterr().err
+    assert "the revocation list of CN=Partner CA" in said
+    assert "is out of date since" in said
+    assert "Other CA" not in said
+    (folder / "new.pem").write_bytes(authority.crl([]))
+    assert clinic.run("config", "check", "--strict") == 0
+
+
+def test_a_note_of_a_token_is_told_and_is_no_finding(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can mend what a token does not do; --strict must not fail for ever."""
+    _trust_a_community(clinic)
+
+    def with_note(settings: TrustSettings) -> KeyRing:
+        ring = load_keys(settings)
+        assert isinstance(ring, KeyRing)
+        return KeyRing(ring.keys, (), ("token clinic does not do RSA-OAEP with sha512",))
+
+    monkeypatch.setattr("gateway.agents.load_keys", with_note)
+    assert clinic.run("config", "check", "--strict") == 0
+    captured = capsys.readouterr()
+    assert "note: token clinic does not do RSA-OAEP with sha512\n" in captured.err
+    assert "warning" not in captured.err
+    assert "with warnings" not in captured.out
 
 
 def test_an_address_without_a_mailbox_stops_serve(
@@ -218,6 +315,27 @@ def test_health(
     assert json.loads(capsys.readouterr().out)["ready"] is False
     monkeypatch.setenv("DIRECTGW__HTTP__PORT", "0")
     assert clinic.run("health") == 2
+
+
+def test_health_that_is_degraded(
+    clinic: Clinic, health_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIRECTGW__HTTP__PORT", str(health_port))
+    warnings = {"trust_files": "old keys", "database": "ok"}
+    answer = {"status": "degraded", "checks": {"store": "ok"}, "warnings": warnings}
+    monkeypatch.setattr(_Ready, "body", json.dumps(answer).encode())
+    assert clinic.run("health") == 1
+    assert capsys.readouterr().out == (
+        "degraded: mail goes on, but something waits for you\n"
+        "  store:       ok\n  trust files: old keys\n  database:    ok\n"
+    )
+    assert clinic.run("health", "--ready") == 0, "for a supervisor, which would only stop the mail"
+    capsys.readouterr()
+    assert clinic.run("health", "--json") == 1
+    assert json.loads(capsys.readouterr().out) == {"ready": True, "degraded": True, "answer": answer}
+    monkeypatch.setattr(_Ready, "status", 503)
+    assert clinic.run("health", "--ready") == 1
+    assert capsys.readouterr().out.startswith("not ready\n")
 
 
 def test_health_without_a_daemon(clinic: Clinic, health_port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,10 @@ from gateway.cli.development_keys import file_name
 from gateway.cli.init_practice import STAGING, Ports, make_practice, plan_practice, port_beside
 from gateway.cli.main import main
 from gateway.core.errors import ConflictError, InputError
-from gateway.daemon import open_services, tls_context
-from gateway.keys.key_files import load_key_ring
+from gateway.daemon import tls_context
+from gateway.keys.loading import load_key_ring
 from gateway.ports import Folder
+from gateway.services import open_services
 from gateway.settings import load
 
 DOMAIN = "direct.clinic.test"
@@ -66,8 +67,8 @@ def test_the_login_sees_the_shared_inbox_and_each_address(practice_template: Pat
 
     found, routes = asyncio.run(folders())
     by_name = {folder.name: folder for folder in found}
-    assert set(by_name) == {"INBOX", f"Addresses/front-desk@{DOMAIN}", f"Addresses/lab@{DOMAIN}"}
-    assert {folder.rights for folder in found} == {"lrsw"}
+    assert set(by_name) == {"INBOX", f"Addresses/front-desk@{DOMAIN}", f"Addresses/lab@{DOMAIN}", "Sent"}
+    assert {folder.name: folder.rights for folder in found} == dict.fromkeys(by_name, "lrsw") | {"Sent": "lrswi"}
     for address, mailboxes in routes.items():
         assert sorted(mailboxes) == sorted([by_name["INBOX"].mailbox_id, by_name[f"Addresses/{address}"].mailbox_id])
 
@@ -80,8 +81,11 @@ def test_what_is_printed_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
     login = (directory / "imap-login.txt").read_text(encoding="utf-8")
     password = next(line.split()[-1] for line in login.splitlines() if line.startswith("password:"))
     assert text.count(password) == 1
-    for wanted in ("user:     desk", "20143 (STARTTLS)", "direct-gateway serve --config", "patient import", "anchors"):
+    steps = ("direct-gateway serve --config", "patient import", "bundle add", "quarantine list", "message list")
+    for wanted in ("user:     desk", "20143 (STARTTLS)", "anchors", *steps):
         assert wanted in text
+    assert f"copy '{directory}'/certs/ to a safe, apart from the backups" in text
+    assert "backup create FOLDER/" in text
     settings = load(directory / "gateway.toml", {})
     assert (settings.smtp.port, settings.imap.port) == (20025, 20143)
     assert settings.imap.tls_port != 1993, "a second practice on one machine must not collide with the first"
@@ -105,7 +109,7 @@ def test_the_commands_that_are_printed_work_without_a_path(
     monkeypatch.setattr("sys.argv", ["./direct-gateway", "init"])
     assert main(["init", str(tmp_path / "one"), "--domain", DOMAIN, "--address", "a"]) == 0
     lines = _steps(capsys.readouterr().out)
-    assert len(lines) == 5
+    assert len(lines) == 7
     assert all(str(program) in words for words in lines)
 
 

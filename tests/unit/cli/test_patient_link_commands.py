@@ -108,9 +108,8 @@ def test_a_link_puts_the_message_on_the_chart_and_orders_the_import(
     assert [(link["message_id"], link["id"]) for link in links] == [(message, outcome["link"]["id"])]
     assert _json(patients, capsys, "message", "list")[0]["patient_ids"] == ["p1"]
     assert _json(patients, capsys, "message", "list", "--unlinked") == []
-    from datetime import UTC, datetime
 
-    jobs = patients.write(lambda tx: tx.jobs.claim(datetime(2100, 1, 1, tzinfo=UTC), 60, 10))
+    jobs = patients.write(lambda tx: tx.jobs.claim(60, 10))
     assert [(job.kind, job.subject) for job in jobs] == [(JobKind.IMPORT, outcome["link"]["id"])]
 
 

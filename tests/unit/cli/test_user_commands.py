@@ -9,8 +9,8 @@ import pytest
 
 from gateway.cli.main import main
 from gateway.core.lifecycle import State
-from gateway.daemon import open_services
 from gateway.ports import UnitOfWork
+from gateway.services import open_services
 from gateway.settings import load
 from tests.unit.cli.clinic_harness import DOMAIN, FRONT, LAB, Clinic
 
@@ -23,7 +23,7 @@ def _inbox(clinic: Clinic, login: str) -> tuple[str, list[str]]:
             account = await services.store.read(lambda tx: tx.accounts.by_login(login))
             assert account is not None
             folders = await services.store.read(lambda tx: tx.accounts.folders(account.id))
-            assert [(folder.name, folder.rights) for folder in folders] == [("INBOX", "lrsw")]
+            assert [(folder.name, folder.rights) for folder in folders] == [("INBOX", "lrsw"), ("Sent", "lrswi")]
             entries = await services.store.read(lambda tx: tx.mailboxes.entries(folders[0].mailbox_id))
             name = await services.store.read(lambda tx: tx.mailboxes.get(folders[0].mailbox_id).name)
             return name, [entry.message_id for entry in entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import io
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, pkcs7, pkcs12
 
 from gateway.cli.main import main
+from gateway.cli.verify import add_arguments
 from gateway.core.verdict import REPAIRS, Reason
 from tests.unit.sta.trust_world import NOW, OTHER, RCPT, SENDER, World, issuers_at
 
@@ -30,6 +32,7 @@ KEYS = [
     "verdict",
     "reason",
     "detail",
+    "hint",
     "delivered_to",
     "signer",
     "algorithms",
@@ -111,9 +114,12 @@ def test_without_credentials_nothing_can_be_opened_and_without_anchors_nobody_is
     desk: Desk, world: World
 ) -> None:
     message, plain = desk.put("m.eml", world.message()), desk.put("p.eml", world.inner())
-    _, shown, _ = desk.verify(message, plain, "--anchors", str(desk.anchors), "--at", AT, "--json")
+    status, shown, told = desk.verify(message, plain, "--anchors", str(desk.anchors), "--at", AT, "--json")
+    assert status == 1
+    assert told == "warning: no keys were given: --credentials DIR (and --anchors DIR)\n"
     assert [json.loads(line)["reason"] for line in shown.splitlines()] == ["cannot_decrypt", "not_encrypted"]
-    _, shown, _ = desk.verify(message, "--credentials", str(desk.credentials), "--at", AT, "--json")
+    _, shown, told = desk.verify(message, "--credentials", str(desk.credentials), "--at", AT, "--json")
+    assert told == ""
     assert json.loads(shown)["reason"] == "untrusted"
 
 
@@ -281,6 +287,30 @@ def test_a_file_that_cannot_be_read_is_misuse_but_the_others_are_judged(desk: De
     assert status == 2
     assert [json.loads(line)["file"] for line in shown.splitlines()] == [good]
     assert "missing.eml" in said
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_configuration_is_not_read_and_naming_one_is_misuse(desk: Desk, world: World, before: bool) -> None:
+    named, words = ["--config", "gateway.toml"], ["message", "verify", desk.put("m.eml", world.message())]
+    assert main([*named, *words] if before else [*words, *named]) == 2
+    said = desk.verify(str(desk.folder / "m.eml"), "--config", "gateway.toml")[2]
+    assert "message verify reads no configuration" in said
+    assert "--credentials DIR" in said
+
+
+def test_a_configuration_of_the_environment_changes_nothing(
+    desk: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIRECTGW_CONFIG", "/nowhere/gateway.toml")
+    assert desk.judge([desk.put("m.eml", world.message())])[0] == 0
+
+
+def test_the_help_tells_the_default_of_each_option() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for action in parser._actions:
+        if action.option_strings and action.dest != "help":
+            assert "default" in str(action.help), action.option_strings
 
 
 def test_no_file_is_misuse(desk: Desk) -> None:

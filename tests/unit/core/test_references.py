@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "references.md"
 TEXT_SUFFIXES = frozenset({"", ".java", ".md", ".py", ".toml", ".txt"})
 NOT_OURS = frozenset({"build", "dist", "demo", "practice", "clinic", "__pycache__", "node_modules"})
-FAMILIES = "AS|DN|CD|TB|EP|CX|ON"
+FAMILIES = "AS|DN|CD|TB|EP|CX|HL7|ON"
 ID = re.compile(rf"\b(?P<family>(?:{FAMILIES})-|[FS](?=\d\d\b))(?P<number>\d{{1,3}})\b")
 RANGE = re.compile(rf"\b((?:{FAMILIES})-|[FS](?=\d\d\b))(\d{{1,3}})(?:\.\.|-| to )(?:\1)?(\d{{1,3}})\b")
 DEFINED = re.compile(rf"^\| ((?:{FAMILIES})-\d+|[FS]\d\d) \| \S", re.MULTILINE)

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 from gateway.core.lifecycle import State
-from gateway.core.message import Envelope, Inbound, Source
+from gateway.core.message import Envelope, Inbound, MemoryBody, Source
+from gateway.core.standing import Standing
 from gateway.core.verdict import Judgement, Reason
 from gateway.imap.listener import IMAPListener
 from gateway.inbox.change_hub import ChangeHub
 from gateway.inbox.indexer import Indexer
 from gateway.inbox.service import Inbox
+from gateway.inbox.views_inbox import ViewsInbox
 from gateway.keys.development_pki import DevelopmentCA
 from gateway.ports import Account, MailboxEntry, UnitOfWork
+from gateway.serving.session_registry import SessionRegistry
 from gateway.settings import IMAPSettings, StoreSettings
 from gateway.store.sql_store import SQLStore
 from gateway.store.unit import SQLUnitOfWork
+from tests.support.body_keys import sealer_in
+from tests.support.raw_connection import RawConnection
 
 LOGIN = "front.desk"
 PASSWORD = 'pa ss"w\\örd{3}'
@@ -37,7 +43,7 @@ MULTIPART = (
     b'--b\r\nContent-Type: application/xml; name="ccda.xml"\r\nContent-Transfer-Encoding: base64\r\n'
     b'Content-Disposition: attachment; filename="ccda.xml"\r\n\r\nPGE+PC9hPg==\r\n--b--\r\n'
 )
-SETTINGS = IMAPSettings(failed_login_delay_seconds=0)
+SETTINGS = IMAPSettings(failed_login_delay_seconds=0, views=False)
 _LITERAL = re.compile(rb"\{(\d+)\}\r\n\Z")
 
 
@@ -76,11 +82,22 @@ class TestClock:
 @dataclass
 class FakeAuthenticator:
     accounts: dict[tuple[str, str], Account]
+    takes_tokens: bool = False
+    tokens: dict[str, Account] = field(default_factory=dict)
+    error: Exception | None = None
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    async def authenticate(self, login: str, password: bytes, peer: str) -> Account | None:
+    async def authenticate(self, login: str, password: bytes, peer: str, protocol: str = "imap") -> Account | None:
+        assert protocol == "imap"
         self.calls.append((login, peer))
+        if self.error is not None:
+            raise self.error
         return self.accounts.get((login, password.decode("utf-8", "replace")))
+
+    async def authenticate_token(self, token: str, login_hint: str, peer: str, protocol: str) -> Account | None:
+        assert protocol == "imap"
+        self.calls.append((login_hint, peer))
+        return self.tokens.get(token)
 
 
 @dataclass
@@ -97,7 +114,7 @@ class Practice:
 
     @classmethod
     async def create(cls, folder: Path) -> Practice:
-        store = SQLStore.open(StoreSettings(url=f"sqlite:///{folder}/gateway.db"))
+        store = SQLStore.open(StoreSettings(url=f"sqlite:///{folder}/gateway.db"), sealer_in(folder))
         clock = TestClock()
 
         def work(unit: UnitOfWork) -> tuple[Account, int, int]:
@@ -112,8 +129,10 @@ class Practice:
         account, inbox_id, nested_id = await store.write(work)
         return cls(store, clock, ChangeHub(store), account, inbox_id, nested_id)
 
-    async def file(self, content: bytes, mailbox_id: int | None = None, *, hint: bool = True) -> int:
-        """File a message as the pipeline does; returns its UID."""
+    async def file(
+        self, content: bytes, mailbox_id: int | None = None, *, hint: bool = True, standing: Standing | None = None
+    ) -> int:
+        """File a message as the pipeline does; returns its UID. Without ``standing`` it has no keyword and no view."""
         mailbox_id = mailbox_id or self.inbox_id
         self.count += 1
         message_id = f"m{self.count:05d}"
@@ -131,10 +150,10 @@ class Practice:
             at = self.clock.now()
             envelope = Envelope("a@direct.example.net", ("b@direct.example.org",))
             raw = b"encrypted " + message_id.encode()
-            unit.messages.add_raw(message_id, at, Inbound(raw, envelope, Source.SMTP))
+            unit.messages.add_raw(message_id, at, Inbound(MemoryBody(raw), envelope, Source.SMTP))
             unit.messages.set_state(message_id, State.RECEIVED, at)
             unit.messages.add_content(message_id, accepted)
-            return unit.mailboxes.add(mailbox_id, message_id, digest, Indexer().index(content), at)
+            return unit.mailboxes.add(mailbox_id, message_id, digest, Indexer().index(content), at, standing=standing)
 
         uid = await self.store.write(work)
         assert uid is not None
@@ -157,18 +176,27 @@ class Practice:
 
         return await self.store.read(work)
 
+    async def looks(self) -> list[tuple[str, str, str]]:
+        """(action, subject, UIDs) of every look at messages, in order."""
 
-class RawClient:
+        def work(unit: UnitOfWork) -> list[tuple[str, str, str]]:
+            assert isinstance(unit, SQLUnitOfWork)
+            kinds = {"message.read", "message.listed"}
+            return [
+                (row.action, row.subject, json.loads(row.detail).get("uids", ""))
+                for row in unit.audit.events()
+                if row.action in kinds
+            ]
+
+        return await self.store.read(work)
+
+
+class RawClient(RawConnection):
     """Sends exactly what it is told, and reads whole responses with their literals."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+        super().__init__(reader, writer)
         self._tags = 0
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
 
     async def response(self) -> bytes:
         """One response without its line end, literals inline; empty at the end of the connection."""
@@ -209,14 +237,6 @@ class RawClient:
 
     async def login(self) -> None:
         await self.ok(b"LOGIN " + LOGIN.encode() + b" " + quoted(PASSWORD))
-
-    async def closed(self) -> bool:
-        return await asyncio.wait_for(self.reader.read(), 20) == b""
-
-    async def close(self) -> None:
-        self.writer.close()
-        with suppress(OSError):
-            await self.writer.wait_closed()
 
 
 def quoted(text: str) -> bytes:
@@ -265,17 +285,21 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, settings: IMAPSettings = SETTINGS, contents: Sequence[bytes] = ()
+    folder: Path,
+    settings: IMAPSettings = SETTINGS,
+    contents: Sequence[bytes] = (),
+    sessions: SessionRegistry | None = None,
 ) -> AsyncIterator[Bench]:
     practice = await Practice.create(folder)
     try:
         for content in contents:
             await practice.file(content)
         authenticator = FakeAuthenticator({(LOGIN, PASSWORD): practice.account})
-        inbox = Inbox(practice.store, practice.clock, practice.hub, settings)
+        inbox = ViewsInbox(practice.store, practice.clock, practice.hub, settings)
         listener = IMAPListener(
-            replace(settings, host="127.0.0.1"), authenticator, inbox, tls_contexts()[0], starttls_port=0, tls_port=0
-        )
+            replace(settings, host="127.0.0.1"), authenticator, inbox, tls_contexts()[0], starttls_port=0, tls_port=0,
+            sessions=sessions,
+        )  # fmt: skip
         await listener.start()
         try:
             yield Bench(practice, authenticator, inbox, listener)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.core.audit import AuditQuery
 from gateway.core.errors import StoreError
 from gateway.imap import fetch as fetch_module
+from gateway.imap.responses import internal_date
+from gateway.inbox import filed_details
 from gateway.inbox import service as service_module
+from gateway.inbox.flags import FlagAction, FlagChange
+from gateway.serving.connection import SLICE_BYTES, Connection
 from tests.unit.imap.imap_harness import MULTIPART, SETTINGS, RawClient, bench, plain_message
 
+EVERYTHING = AuditQuery(limit=10_000)
 ODD = [
     b"Subject: 8-bit\r\n\r\n\xff\xfe\xc3\xa4\r\n",
     b"Subject: bare LF\n\nline\nline\n",
@@ -40,6 +47,17 @@ async def test_bytes_are_what_was_filed(tmp_path: Path, item: str) -> None:
             assert response.startswith(start)
             assert response[len(start) : len(start) + len(content)] == content
         assert await client.ok("NOOP") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("9", b""), ("2:9", b" 2 3"), ("9:*", b" 3"), ("8:9", b""), ("NOT 9", b" 1 2 3"), ("OR 9 1", b" 1")],
+)
+async def test_a_search_finds_no_message_under_a_number_that_there_is_not(
+    tmp_path: Path, query: str, expected: bytes
+) -> None:
+    async with bench(tmp_path, contents=[plain_message(n) for n in range(3)]) as here, here.selected() as client:
+        assert await client.ok(f"SEARCH {query}") == [b"* SEARCH" + expected]
 
 
 async def test_partials_put_together_are_the_message(tmp_path: Path) -> None:
@@ -123,7 +141,7 @@ async def test_items_and_macros(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["FETCH 4 FLAGS", "FETCH 1:9 FLAGS", "FETCH 0 FLAGS", "STORE 9 FLAGS ()", "SEARCH 9"]
+    "command", ["FETCH 4 FLAGS", "FETCH 1:9 FLAGS", "FETCH 0 FLAGS", "STORE 9 FLAGS ()", "COPY 4 INBOX"]
 )
 async def test_numbers_that_do_not_exist_are_bad(tmp_path: Path, command: str) -> None:
     async with bench(tmp_path, contents=[plain_message(n) for n in range(3)]) as here, here.selected() as client:
@@ -164,20 +182,78 @@ async def test_uid_sets_beyond_the_mailbox(tmp_path: Path) -> None:
 async def test_reading_sets_seen_and_is_audited_before_it_is_shown(tmp_path: Path) -> None:
     async with bench(tmp_path, contents=[MULTIPART, plain_message(2)]) as here, here.selected() as client:
         practice = here.practice
-        await client.ok("FETCH 1:* (BODY.PEEK[] BODY.PEEK[TEXT] RFC822.HEADER ENVELOPE)")
-        assert await practice.audit("message.read") == []
-        assert await practice.flags(1) == set()
         (response,) = await client.ok("FETCH 1 BODY[1]")
         assert response.endswith(b" FLAGS (\\Seen))")
         assert await practice.flags(1) == {"\\Seen"}
         assert await practice.audit("message.read") == [("front.desk", "m00001")]
+        # The same message again, and the pieces of another one, are one reading each for this session.
         (response,) = await client.ok("FETCH 1 (FLAGS BODY[1])")
         assert response.startswith(b"* 1 FETCH (FLAGS (\\Seen) BODY[1] ")
-        assert len(await practice.audit("message.read")) == 2
-        # Pieces of one message are one reading for this session.
         for start in (0, 5, 10):
             await client.ok(f"FETCH 2 BODY[]<{start}.5>")
-        assert (await practice.audit("message.read"))[2:] == [("front.desk", "m00002")]
+        assert await practice.audit("message.read") == [("front.desk", "m00001"), ("front.desk", "m00002")]
+
+
+@pytest.mark.parametrize(
+    ("command", "action"),
+    [
+        ("FETCH 1:* BODY.PEEK[]", "message.read"),
+        ("FETCH 1:* BODY.PEEK[TEXT]", "message.read"),
+        ("FETCH 1:* BODY.PEEK[1.MIME]", "message.read"),
+        ("FETCH 1:* (UID BODY.PEEK[]<0.10>)", "message.read"),
+        ("FETCH 1:* BODY.PEEK[HEADER.FIELDS (Subject)]", "message.listed"),
+        ("FETCH 1:* RFC822.HEADER", "message.listed"),
+        ("FETCH 1:* ENVELOPE", "message.listed"),
+        ("FETCH 1:* BODYSTRUCTURE", "message.listed"),
+    ],
+)
+async def test_a_look_with_peek_is_one_event_for_all_messages(tmp_path: Path, command: str, action: str) -> None:
+    async with bench(tmp_path, contents=[MULTIPART, plain_message(2)]) as here, here.selected() as client:
+        await client.ok("FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE)")
+        assert await here.practice.looks() == []
+        await client.ok(command)
+        look = (action, "mailbox/1", "1:2")
+        assert await here.practice.looks() == [look]
+        await client.ok(command)
+        await client.ok("FETCH 2 ENVELOPE")
+        assert await here.practice.looks() == [look]
+        assert await here.practice.flags(1) == set()
+        # What came since is recorded; another session is another reader.
+        await here.practice.file(plain_message(3))
+        await client.ok("NOOP")
+        await client.ok(command)
+        assert await here.practice.looks() == [look, (action, "m00003", "")]
+        async with here.selected() as other:
+            await other.ok(command)
+        assert (await here.practice.looks())[2:] == [(action, "mailbox/1", "1:3")]
+
+
+async def test_whoever_listed_has_not_read(tmp_path: Path) -> None:
+    async with bench(tmp_path, contents=[plain_message(1)]) as here, here.selected() as client:
+        await client.ok("FETCH 1 ENVELOPE")
+        await client.ok("FETCH 1 BODY.PEEK[]")
+        assert await here.practice.looks() == [("message.listed", "m00001", ""), ("message.read", "m00001", "")]
+
+
+async def test_searches_changes_and_attempts_are_recorded(tmp_path: Path) -> None:
+    async with bench(tmp_path, contents=[plain_message(1), plain_message(2)]) as here, here.selected() as client:
+        for command in ("SEARCH UNSEEN", "SEARCH ALL", "SEARCH TEXT secret", "SEARCH SUBJECT secret"):
+            await client.ok(command)
+        await client.ok("STORE 1:2 +FLAGS (\\Flagged DiagnosisWord)")
+        await client.ok("STORE 1:2 +FLAGS (\\Flagged)")
+        await client.ok("EXPUNGE")
+        assert (await client.cmd("COPY 1 INBOX"))[-1].startswith(b"NO")
+        assert (await client.cmd("DELETE INBOX"))[-1].startswith(b"NO")
+        practice = here.practice
+        # A search for flags is recorded once for a session, one for a text each time; never what was looked for.
+        assert len(await practice.audit("message.searched")) == 3
+        assert await practice.audit("message.flags") == [("front.desk", "mailbox/1")]
+        assert await practice.audit("message.expunge_ignored") == [("front.desk", "mailbox/1")]
+        assert await practice.audit("message.copy_refused") == [("front.desk", "m00001")]
+        assert await practice.audit("mailbox.change_refused") == [("front.desk", "")]
+        whole = await practice.store.read(lambda rows: "".join(event.detail for event in rows.audit.find(EVERYTHING)))
+        assert "secret" not in whole
+        assert "DiagnosisWord" not in whole
 
 
 async def test_nothing_is_shown_when_the_reading_cannot_be_recorded(
@@ -185,11 +261,13 @@ async def test_nothing_is_shown_when_the_reading_cannot_be_recorded(
 ) -> None:
     async with bench(tmp_path, contents=[MULTIPART]) as here, here.selected() as client:
 
-        async def full(*_args: object) -> None:
+        async def full(*_args: object, **_options: object) -> None:
             raise StoreError("disk full")
 
         monkeypatch.setattr(here.practice.store, "write", full)
-        assert await client.cmd("FETCH 1 BODY[]") == [b"NO [UNAVAILABLE] Temporary failure, please try again"]
+        for what in ("BODY[]", "BODY.PEEK[]", "ENVELOPE"):
+            answer = await client.cmd(f"FETCH 1 {what}")
+            assert answer == [b"NO [UNAVAILABLE] Temporary failure, please try again"]
 
 
 async def test_large_mailboxes_come_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,14 +281,58 @@ async def test_large_mailboxes_come_in_batches(tmp_path: Path, monkeypatch: pyte
         assert await client.ok("SEARCH UNSEEN") == [b"* SEARCH"]
 
 
+async def test_sizes_and_dates_of_any_set_are_those_of_their_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in pages, when they are first asked for."""
+    monkeypatch.setattr(fetch_module, "BATCH_MESSAGES", 3)
+    monkeypatch.setattr(fetch_module, "DETAILS_AHEAD", 4)
+    monkeypatch.setattr(filed_details, "PAGE", 3)
+    contents = [plain_message(number, b"x" * number) for number in range(14)]
+    async with bench(tmp_path, contents=contents) as here:
+        entries = await here.practice.entries()
+        for ranges in ("14", "2,7,12", "5:9", "1:*", "13:*"):
+            async with here.selected() as client:
+                for response in await client.ok(f"UID FETCH {ranges} (INTERNALDATE RFC822.SIZE)"):
+                    number = int(response.split()[1])
+                    date = internal_date(entries[number - 1].internal_date)
+                    size = len(contents[number - 1])
+                    assert response == b"* %d FETCH (UID %d INTERNALDATE %s RFC822.SIZE %d)" % (
+                        number, number, date, size,
+                    )  # fmt: skip
+
+
+async def test_flags_of_one_answer_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7162: old flags with the MODSEQ of new ones would hide the change from the client for ever."""
+    large = plain_message(1, b"x" * SLICE_BYTES)
+    async with bench(tmp_path, contents=[large]) as here, here.selected() as client:
+        grant = await here.inbox.open(here.practice.account, "INBOX")
+        send_large = Connection.send_large
+
+        async def slow(connection: Connection, content: bytes) -> None:
+            await here.inbox.change_flags(grant, [1], FlagChange(FlagAction.ADD, frozenset({"\\Flagged"})))
+            await send_large(connection, content)
+
+        monkeypatch.setattr(Connection, "send_large", slow)
+        before = grant.mailbox.highest_modseq
+        *_, first, news = await client.ok("FETCH 1 (FLAGS BODY.PEEK[] MODSEQ)")
+        assert first.startswith(b"* 1 FETCH (FLAGS () BODY[] {%d}" % len(large))
+        assert first.endswith(b" MODSEQ (%d))" % before)
+        assert news == b"* 1 FETCH (UID 1 FLAGS (\\Flagged) MODSEQ (%d))" % (before + 1)
+
+
 # --- flags ---
+
+
+SYSTEM = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
+GATEWAY_KEYWORDS = b"$DirectLinked $DirectNeedsReview $DirectReviewed $DirectVerified"
 
 
 async def test_flags_persist_over_sessions(tmp_path: Path) -> None:
     async with bench(tmp_path, contents=[plain_message(1)]) as here:
         async with here.selected() as client:
             assert await client.ok("STORE 1 +FLAGS (\\Seen $Forwarded NewWord)") == [
-                b"* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Forwarded $MDNSent NewWord)",
+                b"* FLAGS (" + b" ".join([SYSTEM, GATEWAY_KEYWORDS, b"$Forwarded $MDNSent NewWord"]) + b")",
                 b"* 1 FETCH (UID 1 FLAGS (\\Seen $Forwarded NewWord))",
             ]
             assert await client.ok("UID STORE 1 -FLAGS ($forwarded)") == [b"* 1 FETCH (UID 1 FLAGS (\\Seen NewWord))"]
@@ -296,14 +418,15 @@ async def test_copy_and_move_are_refused(tmp_path: Path, command: str) -> None:
         assert len(await here.practice.entries()) == 1
 
 
-async def test_deleting_a_whole_mailbox_is_audited_message_by_message(
+async def test_deleting_a_whole_mailbox_is_audited_with_every_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_module, "UNITS_OF_FLAG_CHANGES", 2)
     async with bench(tmp_path, contents=[plain_message(n) for n in range(5)]) as here, here.selected() as client:
         assert len(await client.ok("STORE 1:* +FLAGS (\\Deleted \\Seen)")) == 5
-        audited = await here.practice.audit("message.delete_ignored")
-        assert audited == [("front.desk", f"m{number:05d}") for number in range(1, 6)]
+        assert await here.practice.audit("message.delete_ignored") == [("front.desk", "mailbox/1")]
+        [event] = await here.practice.store.read(lambda rows: rows.audit.find(AuditQuery(subject="m00003", limit=1)))
+        assert json.loads(event.detail)["uids"] in {"1:5", "1:2", "3:4"}
         assert await client.ok("SEARCH SEEN") == [b"* SEARCH 1 2 3 4 5"]
 
 
@@ -442,7 +565,11 @@ async def test_esearch(tmp_path: Path, query: str, expected: bytes) -> None:
         ("(" * 200 + "SEEN" + ")" * 200, b"BAD"),
         ("SEEN " * 600 + "SEEN", b"BAD"),
         (" ".join(f"TEXT a{n}" for n in range(60)), b"BAD"),
-        ("RETURN (SAVE) ALL", b"BAD"),
+        ("RETURN (PARTIAL 1:10) ALL", b"BAD"),
+        ("RETURN (SAVE", b"BAD"),
+        ("EMAILID m@1", b"BAD"),
+        ("1,$", b"BAD"),
+        ("UID $,2", b"BAD"),
     ],
 )
 async def test_searches_that_are_refused(tmp_path: Path, query: str, answer: bytes) -> None:
@@ -450,3 +577,23 @@ async def test_searches_that_are_refused(tmp_path: Path, query: str, answer: byt
         command = b"SEARCH " + query.encode("latin-1") if query else b"SEARCH"
         assert (await client.cmd(command))[-1].startswith(answer)
         await client.ok("NOOP")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SENTON 2-Mar-2024", b" 2 3 5"),
+        ("SENTBEFORE 2-Mar-2024", b" 1"),
+        ("SENTSINCE 2-Mar-2024", b" 2 3 4 5"),
+        ("SENTON 3-Mar-2024", b" 4"),
+        ("SENTBEFORE 31-Dec-9999", b" 1 2 3 4 5"),
+        ("SENTSINCE 31-Dec-9999", b""),
+    ],
+)
+async def test_the_day_of_a_message_is_the_one_it_was_written_on(tmp_path: Path, query: str, expected: bytes) -> None:
+    """The first and the last second of a day; RFC 3501 6.4.4 disregards the zone. Who sent no date is in none."""
+    dates = ["1 Mar 2024 23:59:59 +0000", "2 Mar 2024 00:00:00 +0000", "2 Mar 2024 23:59:59 +0000"]
+    dates += ["3 Mar 2024 00:00:00 +0000", "2 Mar 2024 23:00:00 -0100", ""]
+    contents = [b"Date: %s\r\n\r\n%d" % (date.encode(), number) for number, date in enumerate(dates)]
+    async with bench(tmp_path, contents=contents) as here, here.selected() as client:
+        assert await client.ok(f"SEARCH {query}") == [b"* SEARCH" + expected]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import ListenError, StoreError
-from gateway.imap import connection as connection_module
 from gateway.imap.listener import IMAPListener
 from gateway.ports import Account
+from gateway.serving import connection as connection_module
+from gateway.serving.patience import Patience
 from gateway.settings import IMAPSettings
 from tests.unit.imap.imap_harness import LOGIN, MULTIPART, PASSWORD, SETTINGS, RawClient, bench, quoted, tls_contexts
 
@@ -231,7 +232,7 @@ async def test_a_command_in_the_wrong_state_is_bad_and_the_session_stays_sane(tm
         (b"a UID NOOP", b"a"),
         (b'a SELECT "INBOX', b"a"),
         (b"a SELECT", b"a"),
-        (b"a SELECT &bad", b"a"),
+        (b"a SELECT {1}x", b"a"),
         (b"a SELECT IN\x00BOX", b"a"),
         (b"\xff\xfe NOOP", b"*"),
         (b'a LIST (BOGUS) "" *', b"a"),
@@ -293,6 +294,8 @@ async def test_limits_after_login(tmp_path: Path) -> None:
     async with bench(tmp_path) as here, here.selected() as client:
         assert (await client.cmd("SEARCH SUBJECT {70000}"))[-1].startswith(b"NO [TOOBIG]")
         assert (await client.cmd("APPEND INBOX {50000000}"))[-1].startswith(b"NO [NOPERM]")
+        # Refused before the message was sent, and on record all the same (ON-10).
+        assert await here.practice.audit("mailbox.change_refused") == [("front.desk", "")]
         await client.send(b"a SEARCH SUBJECT {5000+}\r\n")
         assert (await client.response()).startswith(b"* BYE [TOOBIG]")
         assert await client.closed()
@@ -348,8 +351,8 @@ async def test_connections_are_limited_in_all_and_per_peer(tmp_path: Path) -> No
 
 async def test_an_idle_session_is_logged_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench(tmp_path, replace(SETTINGS, idle_timeout_minutes=1)) as here:
-        real = asyncio.timeout
-        monkeypatch.setattr(asyncio, "timeout", lambda delay: real(0.2 if delay == 60 else delay))
+        real = Patience.seconds
+        monkeypatch.setattr(Patience, "seconds", lambda self, seconds: real(self, 0.2 if seconds == 60 else seconds))
         async with here.selected() as client:
             assert (await client.response()).startswith(b"* BYE")
             assert await client.closed()
@@ -442,6 +445,8 @@ async def test_faults_are_answered_and_logged_without_what_was_said(
         await client.ok("SELECT INBOX")
         await client.ok('SEARCH SUBJECT "Referral"')
         await client.ok("FETCH 1 (ENVELOPE BODY[])")
+        # Nothing is read while the store's version is the one that was read last.
+        monkeypatch.setattr(here.practice.store, "version", lambda: None)
         monkeypatch.setattr(here.practice.store, "read", unavailable)
         assert (await client.cmd("NOOP"))[-1].startswith(b"NO [UNAVAILABLE]")
     assert "command_fault" in caplog.text

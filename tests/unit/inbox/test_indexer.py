@@ -442,25 +442,53 @@ def test_search_text_is_capped() -> None:
     assert index(data).search_text == "a" * MAX_SEARCH_TEXT_CHARS
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"Tue, 3 Mar 2026 10:00:00 +0130", datetime(2026, 3, 3, 8, 30, tzinfo=UTC)),
-        (b"3 Mar 2026 10:00:00 GMT (comment)", datetime(2026, 3, 3, 10, tzinfo=UTC)),
-        (b"Tue, 3 Mar 2026 10:00:00 -0000", datetime(2026, 3, 3, 10, tzinfo=UTC)),
-        (b"Tue, 3 Mar\r\n 2026 10:00 EST", datetime(2026, 3, 3, 15, tzinfo=UTC)),
-        (b"", None),
-        (b"yesterday", None),
-        (b"32 Mar 2026 10:00:00 +0000", None),
-        (b"31 Dec 9999 23:59:59 -2359", None),
-        (b"1 Jan 2026 00:00:00 +99999999", None),
-        (b"1" * 5_000, None),
-        (b"\xff\xfe", None),
-    ],
-)
+DATES: list[tuple[bytes, datetime | None]] = [
+    (b"Tue, 3 Mar 2026 10:00:00 +0130", datetime(2026, 3, 3, 10, tzinfo=UTC)),
+    (b"3 Mar 2026 10:00:00 GMT (comment)", datetime(2026, 3, 3, 10, tzinfo=UTC)),
+    (b"Tue, 3 Mar 2026 10:00:00 -0000", datetime(2026, 3, 3, 10, tzinfo=UTC)),
+    (b"Tue, 3 Mar\r\n 2026 10:00 EST", datetime(2026, 3, 3, 10, tzinfo=UTC)),
+    # F12: leap seconds, times that a change to summer time leaves out or has twice, and the end of 32 bits.
+    (b"Sat, 31 Dec 2016 23:59:60 +0000", None),
+    (b"30 Jun 2015 23:59:60 GMT", None),
+    (b"29 Mar 2026 02:30:00 +0100", datetime(2026, 3, 29, 2, 30, tzinfo=UTC)),
+    (b"25 Oct 2026 02:30:00 +0200", datetime(2026, 10, 25, 2, 30, tzinfo=UTC)),
+    (b"25 Oct 2026 02:30:00 +0100", datetime(2026, 10, 25, 2, 30, tzinfo=UTC)),
+    (b"8 Mar 2026 02:30:00 EST", datetime(2026, 3, 8, 2, 30, tzinfo=UTC)),
+    (b"19 Jan 2038 03:14:07 +0000", datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC)),
+    (b"19 Jan 2038 03:14:08 +0000", datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC)),
+    (b"7 Feb 2106 06:28:16 +0000", datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC)),
+    (b"29 Feb 2028 12:00:00 +0000", datetime(2028, 2, 29, 12, tzinfo=UTC)),
+    (b"29 Feb 2026 12:00:00 +0000", None),
+    (b"31 Dec 1969 23:59:59 +0000", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    (b"", None),
+    (b"yesterday", None),
+    (b"32 Mar 2026 10:00:00 +0000", None),
+    (b"31 Dec 9999 23:59:59 -2359", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    (b"1 Jan 2026 00:00:00 +99999999", None),
+    (b"1" * 5_000, None),
+    (b"\xff\xfe", None),
+]
+"""What stands in a Date field, and day and time as they are written there; None for what is no date."""
+
+
+@pytest.mark.parametrize(("value", "expected"), DATES)
 def test_the_date(value: bytes, expected: datetime | None) -> None:
     assert index(b"Date: " + value + b"\r\n\r\n").sent_at == expected
     assert index(b"\r\n").sent_at is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"<user-from (comment)@ (comment) domain.org>",
+        b'Dr. A <"user-from"@domain.org>',
+        b"user-from @domain.org",
+        b"group: other@x.org, <user-from@(c)domain.org>;",
+    ],
+)
+def test_an_address_is_found_however_it_is_written(value: bytes) -> None:
+    """RFC 3501 6.4.4: FROM and its like look at the addresses of the envelope."""
+    assert "user-from@domain.org" in index(b"From: " + value + b"\r\n\r\n").search_headers
 
 
 # --- robustness ---

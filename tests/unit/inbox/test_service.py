@@ -12,6 +12,7 @@ import pytest
 
 from gateway.core.errors import NotFoundError, RefusedError, StoreError
 from gateway.inbox import open_mailbox as open_mailbox_module
+from gateway.inbox import open_mailboxes
 from gateway.inbox import service as service_module
 from gateway.inbox.flags import FlagAction, FlagChange
 from gateway.inbox.service import Grant, Inbox, TextTerm
@@ -40,9 +41,12 @@ class CountingStore:
         await self.gate.wait()
         return answer
 
-    async def write(self, work: Callable[[UnitOfWork], T]) -> T:
+    async def write(self, work: Callable[[UnitOfWork], T], *, urgent: bool = False) -> T:
         self.writes += 1
-        return await self._store.write(work)
+        return await self._store.write(work, urgent=urgent)
+
+    def version(self) -> int | None:
+        return None
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ async def test_all_sessions_share_one_view(inbox: Inbox, practice: Practice, sto
     await practice.file(plain_message(1))
     first, second = await grant_of(inbox, practice), await grant_of(inbox, practice)
     assert first.mailbox is second.mailbox
-    assert [entry.uid for entry in first.mailbox.entries] == [1]
+    assert list(first.mailbox.uids) == [1]
     assert (first.mailbox.unseen, first.mailbox.uid_next) == (1, 2)
 
 
@@ -265,10 +269,10 @@ async def test_search_asks_the_store_once(inbox: Inbox, practice: Practice, stor
 async def test_mailboxes_nobody_uses_are_forgotten(
     inbox: Inbox, practice: Practice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "KEPT_MAILBOXES", 1)
+    monkeypatch.setattr(open_mailboxes, "KEPT_MAILBOXES", 1)
     grant = await grant_of(inbox, practice)
     await inbox.open(practice.account, "Shared/Läbs")
-    assert set(inbox._recent) == {practice.nested_id}
+    assert set(inbox._mailboxes._recent) == {(practice.nested_id, None)}
     # Somebody still has the first one open, so it is shared and not loaded a second time.
     assert (await grant_of(inbox, practice)).mailbox is grant.mailbox
 

@@ -84,3 +84,16 @@ async def test_polling_outlives_a_store_that_cannot_be_read(tmp_path: Path, monk
             await asyncio.gather(runner, return_exceptions=True)
     finally:
         practice.store.close()
+
+
+async def test_what_happened_here_is_told_to_the_others_and_what_they_tell_is_not_told_on() -> None:
+    told: list[int] = []
+    hub = ChangeHub(tell_others=told.append)
+    hub.changed(7)  # Nobody watches here, but somebody may elsewhere.
+    assert told == [7]
+    with hub.subscribe(7) as one, hub.subscribe(8) as other:
+        hub.heard(7)
+        await asyncio.wait_for(one.wait(), 1)
+        hub.look_again()
+        await asyncio.wait_for(asyncio.gather(one.wait(), other.wait()), 1)
+    assert told == [7]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from gateway.core.message import Inbound
 from gateway.ingress.recipients import LocalRecipients, RecipientStatus
 from gateway.ingress.smtp_server import SMTPListener
+from gateway.ingress.spool import Spool
 from gateway.observability.log import get_log
 from gateway.settings import SMTPSettings
+from tests.support.raw_connection import RawConnection
 
 DOCTOR = "doctor@direct.example.org"
 NURSE = "nurse@direct.example.org"
@@ -44,19 +48,11 @@ class FakeAccept:
 
     @property
     def raws(self) -> list[bytes]:
-        return [inbound.raw for inbound in self.inbounds]
+        return [b"".join(inbound.raw.parts()) for inbound in self.inbounds]
 
 
-class Client:
+class Client(RawConnection):
     """A client that sends exactly what it is told."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
 
     async def reply(self) -> str:
         """One reply, its lines joined by newline; empty when the connection is closed."""
@@ -89,11 +85,6 @@ class Client:
         await self.begin()
         await self.send(wire)
         return await self.reply()
-
-    async def close(self) -> None:
-        self.writer.close()
-        with suppress(OSError):
-            await self.writer.wait_closed()
 
 
 @dataclass
@@ -129,17 +120,19 @@ async def bench(
     grace_seconds: float = 5,
 ) -> AsyncIterator[Bench]:
     accept = FakeAccept()
-    listener = SMTPListener(
-        replace(settings, port=0),
-        accept=accept,
-        is_local_recipient=is_local_recipient or LocalRecipients(["direct.example.org"], [DOCTOR, NURSE]),
-        tls=tls,
-        log=get_log("ingress"),
-        free_space=free_space,
-    )
-    await listener.start()
-    try:
-        yield Bench(listener, accept)
-    finally:
-        accept.gate.set()
-        await listener.close(grace_seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        listener = SMTPListener(
+            replace(settings, port=0),
+            accept=accept,
+            is_local_recipient=is_local_recipient or LocalRecipients(["direct.example.org"], [DOCTOR, NURSE]),
+            tls=tls,
+            log=get_log("ingress"),
+            spool=Spool(Path(folder)),
+            free_space=free_space,
+        )
+        await listener.start()
+        try:
+            yield Bench(listener, accept)
+        finally:
+            accept.gate.set()
+            await listener.close(grace_seconds)

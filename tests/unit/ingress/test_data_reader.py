@@ -57,7 +57,7 @@ def test_any_message_of_crlf_lines_comes_out_byte_for_byte(content: bytes, sizes
     assert feed(data, chunks) == behind
     assert data.problem is None
     assert data.size_bytes == len(content)
-    assert data.content() == content
+    assert data.take() == content
 
 
 @settings(max_examples=300, deadline=None)
@@ -82,7 +82,7 @@ def test_against_a_plain_model_in_any_chunking(pieces: list[bytes], step: int) -
     assert rest == wire[end:]
     assert (data.problem is Problem.BARE_NEWLINE) == (bare is not None)
     if not bare:
-        assert data.content() == re.sub(rb"(?:^|(?<=\r\n))\.", b"", before_dot)
+        assert data.take() == re.sub(rb"(?:^|(?<=\r\n))\.", b"", before_dot)
 
 
 @pytest.mark.parametrize("split", range(1, 12))
@@ -92,7 +92,7 @@ def test_every_chunk_border_around_the_end(split: int) -> None:
     first = data.feed(wire[:split])
     rest = (first + wire[split:]) if first is not None else data.feed(wire[split:])
     assert rest == b"QUIT\r\n"
-    assert data.content() == b"a\r\n.\r\n"
+    assert data.take() == b"a\r\n.\r\n"
 
 
 WRONG_ENDS = {
@@ -128,7 +128,7 @@ def test_a_nul_before_the_dot_is_no_end() -> None:
 def test_a_message_may_be_empty() -> None:
     data = reader()
     assert data.feed(b".\r\n") == b""
-    assert data.content() == b""
+    assert data.take() == b""
 
 
 def test_size_is_counted_without_stuffing_and_end_mark() -> None:
@@ -136,7 +136,7 @@ def test_size_is_counted_without_stuffing_and_end_mark() -> None:
     exact = reader(max_bytes=5)
     assert exact.feed(b"..ab\r\n.\r\n") == b""
     assert exact.problem is None
-    assert exact.content() == b".ab\r\n"
+    assert exact.take() == b".ab\r\n"
     over = reader(max_bytes=5)
     assert over.feed(b"..abc\r\n.\r\n") == b""
     assert over.problem is Problem.TOO_LARGE
@@ -152,7 +152,7 @@ def test_a_refused_message_is_read_to_its_end_without_being_kept() -> None:
     assert data.feed(b".\r\nNOOP\r\n") == b"NOOP\r\n"
     assert data.problem is Problem.TOO_LARGE
     with pytest.raises(ValueError, match="no content"):
-        data.content()
+        data.take()
 
 
 def test_the_budget_is_shared_and_given_back() -> None:
@@ -194,7 +194,7 @@ def test_line_bomb_is_bounded_in_memory_and_time(unit: bytes) -> None:
         assert data.feed(chunk) is None
         slowest = max(slowest, time.perf_counter() - before)
     assert data.feed(b"\r\n.\r\n") == b""
-    content = data.content()
+    content = data.take()
     seconds = time.perf_counter() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -13,6 +13,8 @@ import pytest
 
 from gateway.core.errors import ListenError
 from gateway.core.message import Envelope, Source
+from gateway.core.peers import peer_network
+from gateway.ingress import connection_gate
 from gateway.ingress.limits import MIB, ConnectionCounter, SMTPLimits
 from gateway.ingress.recipients import RecipientStatus
 from gateway.ingress.smtp_server import SMTPListener
@@ -48,7 +50,7 @@ async def test_smtplib_delivers_and_the_bytes_are_the_same() -> None:
         code, text = await asyncio.to_thread(send)
     assert (code, text) == (250, b"2.0.0 Accepted as m1")
     (inbound,) = here.accept.inbounds
-    same = inbound.raw == message
+    same = b"".join(inbound.raw.parts()) == message
     assert same
     # As given, and an address that is named twice is there once.
     assert inbound.envelope == Envelope(SENDER, ("DOCTOR@direct.example.org", NURSE))
@@ -342,7 +344,8 @@ async def test_messages_per_connection() -> None:
     [replace(SETTINGS, max_connections=2), replace(SETTINGS, max_connections_per_peer=2)],
     ids=["total", "per peer"],
 )
-async def test_connections_are_limited(settings: SMTPSettings) -> None:
+async def test_connections_are_limited(settings: SMTPSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_gate, "WAIT_SECONDS", 0.1)
     async with bench(settings) as here:
         async with here.client() as first, here.client() as second:
             await first.ehlo()
@@ -359,13 +362,13 @@ async def test_connections_are_limited(settings: SMTPSettings) -> None:
 
 def test_an_ipv6_peer_is_its_network() -> None:
     counter = ConnectionCounter(10, 1)
-    assert counter.enter("2001:db8:1:2::1")
-    assert not counter.enter("2001:db8:1:2:ffff::9")
-    assert counter.enter("2001:db8:1:3::1")
-    assert counter.enter("::ffff:192.0.2.1")
-    assert not counter.enter("192.0.2.1")
-    counter.leave("2001:db8:1:2::1")
-    assert counter.enter("2001:db8:1:2:ffff::9")
+    assert counter.enter(peer_network("2001:db8:1:2::1"))
+    assert not counter.enter(peer_network("2001:db8:1:2:ffff::9"))
+    assert counter.enter(peer_network("2001:db8:1:3::1"))
+    assert counter.enter(peer_network("::ffff:192.0.2.1"))
+    assert not counter.enter(peer_network("192.0.2.1"))
+    counter.leave(peer_network("2001:db8:1:2::1"))
+    assert counter.enter(peer_network("2001:db8:1:2:ffff::9"))
 
 
 async def test_no_space_is_told_at_mail() -> None:
@@ -387,6 +390,7 @@ async def test_a_taken_port_is_a_clear_error() -> None:
             is_local_recipient=everybody,
             tls=None,
             log=get_log("ingress"),
+            spool=here.listener.spool,
         )
         with pytest.raises(ListenError, match=r"address already in use.*smtp\.port"):
             await second.start()

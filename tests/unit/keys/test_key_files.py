@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from gateway.core.errors import ConfigurationError, RefusedError
 from gateway.keys.development_pki import DevelopmentCA, Issued
-from gateway.keys.key_files import FileKey, KeyRing, load_key_ring
+from gateway.keys.file_key import FileKey
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.loading import load_key_ring
 from gateway.ports import KeyOps
 from gateway.ports import KeyRing as KeyRingPort
 
@@ -164,6 +166,26 @@ def huge_key(folder: Path) -> None:
     (folder / "nurse.key.pem").write_bytes(b"x" * 2_000_000)
 
 
+def damaged_key(folder: Path) -> None:
+    """The public half is right, and the private one is not."""
+    whole = private(issued())
+    assert isinstance(whole, rsa.RSAPrivateKey)
+    numbers = whole.private_numbers()
+    broken = rsa.RSAPrivateNumbers(
+        p=numbers.p,
+        q=numbers.q,
+        d=numbers.d ^ (1 << 300),
+        dmp1=numbers.dmp1 ^ (1 << 300),
+        dmq1=numbers.dmq1,
+        iqmp=numbers.iqmp,
+        public_numbers=numbers.public_numbers,
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    pem = broken.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "nurse.key.pem").write_bytes(pem)
+
+
 def unsupported_key(folder: Path) -> None:
     key = dsa.generate_private_key(2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -178,6 +200,7 @@ def unsupported_key(folder: Path) -> None:
         (drop_certificate, r"nurse\.key\.pem has no certificate beside it.*nurse\.cert\.pem"),
         (drop_key, r"nurse\.cert\.pem has no key beside it.*nurse\.key\.pem"),
         (other_key, r"nurse\.key\.pem does not belong to .*nurse\.cert\.pem"),
+        (damaged_key, r"nurse\.key\.pem does not belong to .*nurse\.cert\.pem, or is damaged"),
         (huge_key, r"nurse\.key\.pem is too large"),
         (unsupported_key, r"nurse\.key\.pem .*neither RSA, EC"),
     ],
@@ -241,7 +264,7 @@ def test_expired_certificates_still_decrypt(tmp_path: Path) -> None:
     assert key.decrypt_rsa_pkcs1v15(rsa_of(key).encrypt(b"k" * 32, padding.PKCS1v15())) == b"k" * 32
 
 
-def rsa_of(key: FileKey) -> rsa.RSAPublicKey:
+def rsa_of(key: KeyOps) -> rsa.RSAPublicKey:
     public = x509.load_der_x509_certificate(key.certificate).public_key()
     assert isinstance(public, rsa.RSAPublicKey)
     return public
@@ -333,6 +356,6 @@ def test_one_certificate_twice_is_one_key(tmp_path: Path) -> None:
 
 def test_nothing_secret_in_a_representation() -> None:
     assert "PRIVATE" not in repr(issued())
-    key = FileKey(b"", (), (), NOW, "nurse.cert.pem", private(issued()))
+    key = FileKey(issued().certificate_der, (), (), NOW, "nurse.cert.pem", private(issued()))
     assert repr(key) == "FileKey('nurse.cert.pem')"
     assert KeyRing([key]).keys == (key,)

@@ -17,8 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.core.verdict import Reason
 from gateway.sta import agent as agent_module
-from gateway.sta.anchors import AnchorStore
-from gateway.sta.mime_entity import decode_body, read_entity
+from gateway.sta.mime.mime_entity import decode_body, read_entity
+from gateway.sta.trust_anchors.anchors import AnchorStore
 from tests.support.direct_messages import outer_message, wrapped_entity
 from tests.support.pki import Identity, ec_key, rsa_key
 from tests.unit.sta.trust_world import (
@@ -590,8 +590,14 @@ def test_a_message_beyond_the_size_limit_is_not_even_parsed(world: World, monkey
 
 
 def test_a_judgement_is_the_same_when_it_is_made_again(world: World) -> None:
+    """But for a note that the path was validated before, when one agent judges twice."""
     raw, agent = world.message(), world.agent()
-    assert world.judge(raw, agent) == world.judge(raw, agent)
+    first, again = world.judge(raw, agent), world.judge(raw, agent)
+    assert [c.detail for c in again.checks if c not in first.checks] == [
+        f"path and revocation as validated at {NOW.isoformat()}"
+    ]
+    assert replace(again, checks=first.checks) == first
+    assert world.judge(raw, world.agent()) == first
 
 
 def test_every_truncation_and_flipped_byte_is_a_rejection_never_an_exception(world: World) -> None:
@@ -618,3 +624,11 @@ def test_the_decoded_cms_of_the_test_messages_is_what_the_stack_made(world: Worl
     """The tests above would prove nothing if the outer message were not an encrypted one."""
     entity = read_entity(world.message(), what="x")
     assert decode_body(entity, what="x")[:1] == b"\x30"
+
+
+@pytest.mark.parametrize("entity", [None, b"Content-Type: text/plain\r\n\r\nold style\r\n"])
+def test_the_digest_of_the_content_is_that_of_the_bytes_that_are_delivered(world: World, entity: bytes | None) -> None:
+    judgement = world.judge(world.message(entity=entity))
+    assert judgement.content is not None
+    assert judgement.content_sha256 == hashlib.sha256(judgement.content).hexdigest()
+    assert judgement.inner_sha256 == hashlib.sha256(judgement.content[judgement.protected_offset :]).hexdigest()

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from gateway.sta import fetcher as fetcher_module
-from gateway.sta.fetcher import MAX_REQUESTS_PER_HOST, Fetcher, FetchError
+from gateway.sta.fetching import fetcher as fetcher_module
+from gateway.sta.fetching.fetcher import MAX_REQUESTS_PER_HOST, Fetcher, FetchError
 from tests.unit.sta.conftest import Web
 
 LOOPBACK = Fetcher.within(["127.0.0.0/8"])

@@ -17,9 +17,9 @@ from cryptography.x509 import ocsp
 
 from gateway.core.errors import ConfigurationError
 from gateway.core.verdict import Judgement, Reason
-from gateway.sta.anchors import AnchorStore
-from gateway.sta.crls import load_crls
-from gateway.sta.fetcher import Fetcher
+from gateway.sta.fetching.fetcher import Fetcher
+from gateway.sta.revocation.crls import load_crls
+from gateway.sta.trust_anchors.anchors import AnchorStore
 from tests.support.direct_messages import wrapped_entity
 from tests.support.pki import Identity, rsa_key
 from tests.unit.sta.conftest import Web

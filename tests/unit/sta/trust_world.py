@@ -19,14 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from gateway.core.message import Envelope
+from gateway.core.trust import Direction
 from gateway.core.verdict import Judgement
-from gateway.keys.key_files import FileKey, KeyRing
+from gateway.keys.file_key import FileKey
+from gateway.keys.key_ring import KeyRing
 from gateway.sta.agent import SecurityTrustAgent
-from gateway.sta.anchors import AnchorStore
 from gateway.sta.certificates import Certificate
-from gateway.sta.crls import RevocationList
-from gateway.sta.fetcher import Fetcher
-from gateway.sta.revocation import RevocationSource
+from gateway.sta.fetching.fetcher import Fetcher
+from gateway.sta.revocation.crls import RevocationList
+from gateway.sta.revocation.revocation import RevocationSource
+from gateway.sta.trust_anchors.anchors import AnchorStore
+from gateway.sta.trust_policy import TrustPolicy
 from tests.support.direct_messages import CryptographyStack, inner_message, outer_message, wrapped_entity
 from tests.support.pki import Identity, Key, rsa_key
 
@@ -164,6 +167,9 @@ def _ca(common_name: str, key: Key, issuer: x509.Name, issuer_key: Key, **option
     aia = options.get("aia")
     if isinstance(aia, str):
         builder = builder.add_extension(issuers_at(aia), critical=False)
+    points = options.get("points")
+    if isinstance(points, x509.CRLDistributionPoints):
+        builder = builder.add_extension(points, critical=False)
     return Identity(builder.sign(issuer_key, hashes.SHA256()), key)
 
 
@@ -237,7 +243,7 @@ class World:
             anchors if anchors is not None else AnchorStore((self.community.certificate,)),
             RevocationSource([RevocationList(der) for der in crls]),
             fetcher or Fetcher(),
-            hard_revocation=hard,
+            TrustPolicy(hard_revocation=frozenset({Direction.INBOUND} if hard else ())),
         )
 
     def inner(self, *, sender: str = SENDER, to: Sequence[str] = (RCPT,), **options: object) -> bytes:

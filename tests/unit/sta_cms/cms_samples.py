@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from gateway.keys.development_pki import DevelopmentCA, Issued
-from gateway.keys.key_files import FileKey
+from gateway.keys.file_key import FileKey
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TEXT = b"Content-Type: text/plain\r\n\r\nThe patient is well.\r\n"

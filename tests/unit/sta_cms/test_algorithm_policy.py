@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.errors import ConfigurationError, RejectionError
-from gateway.core.verdict import Reason
+from gateway.core.verdict import FORBIDDEN_HERE, Reason, is_repaired_here
 from gateway.sta import algorithm_policy
 from gateway.sta.algorithm_policy import (
     CONTENT_ENCRYPTIONS,
@@ -53,7 +53,7 @@ def test_the_floor_of_version_1_3() -> None:
         "sha384",
         "sha512",
     ]
-    assert POLICY_VERSION == "direct-1.3/1"
+    assert POLICY_VERSION == "direct-1.3/2"
 
 
 def test_no_allowed_signature_fixes_a_forbidden_digest() -> None:
@@ -107,8 +107,36 @@ def test_rsa_keys_within_bounds(bits: int, exponent: int) -> None:
 @pytest.mark.parametrize("bits", [0, 1024, 2047, 9000])
 def test_no_setting_lowers_the_floor(bits: int) -> None:
     """AS-41."""
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=f"trust.min_rsa_bits must be between 2048 and 8192; it is {bits}"):
         AlgorithmPolicy(min_rsa_bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("aes-128", "aes-128-cbc or aes-128-ccm or aes-128-cfb or aes-128-ecb or aes-128-gcm"),
+        ("SHA-1", "sha1"),
+        ("zzz", "known: 3des-cbc"),
+        ("", "known: 3des-cbc"),
+    ],
+)
+def test_a_misspelt_algorithm_names_the_setting_and_the_near_ones(name: str, near: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^trust.refuse_algorithms: {name!r} is no algorithm") as caught:
+        AlgorithmPolicy(refused=frozenset({name}))
+    assert near in str(caught.value)
+
+
+def test_what_lies_below_the_floor_is_never_said_to_be_forbidden_by_the_settings() -> None:
+    policy = AlgorithmPolicy(min_rsa_bits=3072, refused=frozenset({"sha1", "3des-cbc"}))
+    for refused in (
+        lambda: policy.require_rsa_key(2047, 65537),
+        lambda: policy.require_digest("sha1", "digest"),
+        lambda: policy.require(Role.CONTENT_ENCRYPTION, "1.2.840.113549.3.7"),
+    ):
+        with pytest.raises(RejectionError) as caught:
+            refused()
+        assert FORBIDDEN_HERE not in caught.value.detail
+        assert not is_repaired_here(caught.value.reason, caught.value.detail)
 
 
 def test_a_setting_may_raise_it() -> None:
@@ -122,3 +150,4 @@ def test_a_setting_may_raise_it() -> None:
         with pytest.raises(RejectionError) as caught:
             refused()
         assert caught.value.reason is Reason.WEAK_ALGORITHM
+        assert is_repaired_here(caught.value.reason, caught.value.detail)

@@ -1,6 +1,7 @@
 """Hostile input: whatever is done to a message, the reader answers with a RejectionError or with the true content.
 
 Each mutation starts from a real message, so that it gets past the outer layers; that is what random bytes never do.
+Whole messages through the whole agent, 20,000 of them, are in ``tests/smime/test_message_mutations.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import RejectionError
 from gateway.core.verdict import Reason
-from gateway.keys.key_files import FileKey
+from gateway.keys.file_key import FileKey
 from gateway.sta.cms.content_info import content_type
 from gateway.sta.cms.enveloped import open_enveloped
 from gateway.sta.cms.signature import verify_signer

@@ -27,10 +27,8 @@ INNER = (
 
 
 def make(message: bytes = INNER, **changes: Any) -> bytes:
-    signer = changes.pop("signer", identity(SENDER))
     arguments: dict[str, Any] = {
-        "signer_certificate_pem": signer.certificate_pem,
-        "signer_key_pem": signer.key_pem,
+        "signer": file_key(changes.pop("signer", identity(SENDER))),
         "recipient_certificates_pem": [identity(RECIPIENT).certificate_pem],
         "sender": SENDER,
         "recipients": [RECIPIENT],
@@ -136,7 +134,7 @@ def test_chain_travels_along() -> None:
     """AS-28."""
     intermediate = authority().intermediate("Issuing CA")
     signer = intermediate.issue_address(SENDER)
-    _, der = signed_entity(open_outer(make(signer=signer, chain_pem=[intermediate.certificate_pem])))
+    _, der = signed_entity(open_outer(make(signer=signer, chain=[intermediate.certificate_der])))
     assert set(read_signed_data(der).certificates) == {signer.certificate_der, intermediate.certificate_der}
 
 
@@ -215,9 +213,6 @@ def test_longest_line_and_unchecked_headers_pass() -> None:
         {"date": "Sun, 22 Nov 2026 12:00:00 -0000"},
         {"recipient_certificates_pem": []},
         {"recipient_certificates_pem": [b"rubbish"]},
-        {"signer_key_pem": b"rubbish"},
-        {"signer_certificate_pem": b"rubbish"},
-        {"chain_pem": [b"rubbish"]},
         {"key_transport": "rot13"},
     ],
 )
@@ -228,10 +223,11 @@ def test_unfit_arguments(changes: dict[str, Any]) -> None:
 
 
 def test_keys_that_cannot_do_their_part() -> None:
-    with pytest.raises(InputError, match="does not belong"):
-        make(signer_key_pem=identity(RECIPIENT).key_pem)
     with pytest.raises(InputError, match="below 2048"):
         make(signer=identity(SENDER, "rsa1024"))
+    for usage in (("key_encipherment",), ("data_encipherment", "key_agreement")):  # AS-12, AS-13
+        with pytest.raises(InputError, match="does not allow signatures"):
+            make(signer=authority().issue_address(SENDER, key_usage=usage))
     for key_type in ("rsa1024", "ed25519"):
         with pytest.raises(InputError, match="cannot receive"):
             make(recipient_certificates_pem=[identity(RECIPIENT, key_type).certificate_pem])

@@ -20,6 +20,7 @@ from gateway.core.lifecycle import JobKind
 from gateway.ports import UnitOfWork
 from gateway.store.sql_store import SQLStore
 from tests.support.store_samples import NOW, inbound, open_store
+from tests.support.stores import together
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -39,7 +40,7 @@ def jobs_on_disk(store: SQLStore) -> int:
 
 
 def job(number: int) -> Any:
-    return lambda tx: tx.jobs.enqueue(JobKind.FILE, f"m{number}", NOW)
+    return lambda tx: tx.jobs.enqueue(JobKind.FILE, f"m{number}")
 
 
 async def test_a_result_is_handed_out_only_after_the_commit(store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,19 +80,8 @@ async def test_units_that_wait_are_committed_together(store: SQLStore, monkeypat
         commit(connection)
 
     monkeypatch.setattr(dialect, "do_commit", counted)
-    entered, go = threading.Event(), threading.Event()
-
-    def block(_: UnitOfWork) -> None:
-        entered.set()
-        assert go.wait(10)
-
-    blocker = store._submit(block)
-    assert entered.wait(10)
-    waiting = [store._submit(job(n)) for n in range(64)]
-    go.set()
-    blocker.result(10)
-    for future in waiting:
-        future.result(10)
+    results = together(store, *(job(n) for n in range(64)))
+    assert not [result for result in results if isinstance(result, BaseException)]
     # The 64 need two groups of 32, or three when the first of them came into the group of the blocker.
     assert commits in {3, 4}
     assert jobs_on_disk(store) == 64
@@ -145,7 +135,7 @@ store = open_store(Path(sys.argv[1]))
 failed = 0
 for number in range(40):
     try:
-        store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.FILE, f"m{number}", NOW))
+        store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.FILE, f"m{number}"))
         print("ack", number, flush=True)
     except StoreError:
         print("nak", number, flush=True)
@@ -191,7 +181,7 @@ async def test_a_full_disk_refuses_and_recovers(store: SQLStore) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 20}")
 
     def big(tx: UnitOfWork) -> None:
-        tx.jobs.enqueue(JobKind.FILE, "beside", NOW)
+        tx.jobs.enqueue(JobKind.FILE, "beside")
         tx.messages.add_raw("0" * 26, NOW, inbound(bytes(1 << 20)))
 
     results = await asyncio.gather(store.write(job(1)), store.write(big), store.write(job(2)), return_exceptions=True)
@@ -279,21 +269,8 @@ async def test_close_commits_what_is_queued_and_refuses_what_comes_later(tmp_pat
 
 async def test_an_idle_claim_writes_nothing(store: SQLStore) -> None:
     await store.write(job(1))
-    await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10))
+    await store.write(lambda tx: tx.jobs.claim(60, 10))
     wal = store.path.with_name(store.path.name + "-wal")
     before = wal.stat().st_size
-    version = store.data_version()
-    assert await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10)) == []
-    assert (wal.stat().st_size, store.data_version()) == (before, version)
-
-
-async def test_data_version_tells_of_commits_by_this_and_other_processes(store: SQLStore, tmp_path: Path) -> None:
-    first = store.data_version()
-    assert store.data_version() == first
-    await store.write(job(1))
-    second = store.data_version()
-    assert second != first
-    with open_store(tmp_path) as tool:
-        await tool.write(job(2))
-    assert store.data_version() != second
-    assert len(await store.write(lambda tx: tx.jobs.claim(NOW, 60, 10))) == 2
+    assert await store.write(lambda tx: tx.jobs.claim(60, 10)) == []
+    assert wal.stat().st_size == before

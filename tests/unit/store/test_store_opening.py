@@ -15,10 +15,11 @@ import pytest
 from gateway.core.errors import ConfigurationError
 from gateway.core.lifecycle import JobKind, State
 from gateway.settings import StoreSettings
-from gateway.store import engines
+from gateway.store import sqlite_engine
 from gateway.store.files import file_system_of, refuse_network_file_system
 from gateway.store.ids import ALPHABET, new_id
 from gateway.store.sql_store import SQLStore
+from tests.support.body_keys import sealer_in
 from tests.support.store_samples import NOW, inbound, open_store, settings_for
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -31,8 +32,10 @@ def mode(path: Path) -> int:
 def test_new_folders_and_files_are_for_this_user_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with SQLStore.open(StoreSettings(url=f"sqlite:///{tmp_path}/data/deep/g.db"), daemon=True) as store:
-            store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", NOW))
+        with SQLStore.open(
+            StoreSettings(url=f"sqlite:///{tmp_path}/data/deep/g.db"), sealer_in(tmp_path), daemon=True
+        ) as store:
+            store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m"))
             assert {mode(path) for path in store.path.parent.iterdir()} == {0o600}
             assert len(list(store.path.parent.iterdir())) == 4
     finally:
@@ -58,7 +61,7 @@ def test_every_connection_has_the_pragmas(tmp_path: Path, engine: str) -> None:
 
 def test_a_pragma_that_does_not_hold_keeps_the_store_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(tmp_path).close()
-    monkeypatch.setattr(engines, "PRAGMAS", (("synchronous", "NORMAL", 2),))
+    monkeypatch.setattr(sqlite_engine, "PRAGMAS", (("synchronous", "NORMAL", 2),))
     with pytest.raises(ConfigurationError, match="committed mail would not be safe"):
         open_store(tmp_path)
 
@@ -79,9 +82,21 @@ def test_opening_again_finds_what_was_there(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     with sqlite3.connect(tmp_path / "gateway.db") as other:
-        other.execute("INSERT INTO schema_version VALUES (99)")
+        other.execute("INSERT INTO schema_version VALUES (99, '7.0', NULL)")
     other.close()
-    with pytest.raises(ConfigurationError, match="schema 99"):
+    told = r"schema 99, made by direct-gateway 7\.0, .* start direct-gateway 7\.0 or newer"
+    with pytest.raises(ConfigurationError, match=told):
+        open_store(tmp_path)
+
+
+def test_an_older_schema_is_refused_in_clear_words_and_left_alone(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "gateway.db") as other:
+        for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            other.execute(f"DROP TRIGGER {name}")
+        other.execute("UPDATE schema_version SET version = 1")
+    other.close()
+    with pytest.raises(ConfigurationError, match=r"schema 1, .* cannot convert it"):
         open_store(tmp_path)
 
 
@@ -102,20 +117,20 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
-@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:", "postgresql://x/y"])
-def test_only_a_file_is_a_store(url: str) -> None:
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:", "mysql://x/y"])
+def test_only_a_file_is_a_store(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"store\.url"):
-        SQLStore.open(StoreSettings(url=url))
+        SQLStore.open(StoreSettings(url=url), sealer_in(tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot make"):
-        SQLStore.open(StoreSettings(url=f"sqlite:///{tmp_path}/file/g.db"))
+        SQLStore.open(StoreSettings(url=f"sqlite:///{tmp_path}/file/g.db"), sealer_in(tmp_path))
 
 
 def test_a_path_with_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
-    with SQLStore.open(StoreSettings(url=f"sqlite:///{tmp_path}/a b%20?x=1#y.db")) as store:
+    with SQLStore.open(StoreSettings(url=f"sqlite:///{tmp_path}/a b%20?x=1#y.db"), sealer_in(tmp_path)) as store:
         assert store.path.is_file()
     assert (tmp_path / "a b%20?x=1#y.db").is_file()
 
@@ -128,8 +143,8 @@ def test_a_second_daemon_is_refused_and_a_tool_is_not(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             open_store(tmp_path, daemon=True)
         with open_store(tmp_path) as tool:
-            tool.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.LINK, "m", NOW))
-        assert len(daemon.write_blocking(lambda tx: tx.jobs.claim(NOW, 60, 10))) == 1
+            tool.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.LINK, "m"))
+        assert len(daemon.write_blocking(lambda tx: tx.jobs.claim(60, 10))) == 1
     open_store(tmp_path, daemon=True).close()
 
 
@@ -152,12 +167,12 @@ def test_a_daemon_of_another_process_is_seen_and_its_end_frees_the_lock(tmp_path
 def test_a_restarted_daemon_hands_out_at_once_what_the_killed_one_held(tmp_path: Path) -> None:
     """A kill between 250 and the inbox must not cost the rest of a five-minute lease."""
     with open_store(tmp_path, daemon=True) as store:
-        store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.UNWRAP, "m", NOW))
-        assert store.write_blocking(lambda tx: tx.jobs.claim(NOW, 300, 10))
+        store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.UNWRAP, "m"))
+        assert store.write_blocking(lambda tx: tx.jobs.claim(300, 10))
     with open_store(tmp_path) as tool:  # A tool beside a running daemon must not do that.
-        assert tool.write_blocking(lambda tx: tx.jobs.claim(NOW + timedelta(seconds=1), 300, 10)) == []
+        assert tool.write_blocking(lambda tx: tx.jobs.claim(300, 10)) == []
     with open_store(tmp_path, daemon=True) as store:
-        [job] = store.write_blocking(lambda tx: tx.jobs.claim(NOW + timedelta(seconds=1), 300, 10))
+        [job] = store.write_blocking(lambda tx: tx.jobs.claim(300, 10))
         assert (job.attempt, job.lost) == (2, 1)
 
 
@@ -216,10 +231,10 @@ def test_an_id_needs_an_aware_time() -> None:
 
 def test_a_naive_time_is_refused_by_the_store(tmp_path: Path) -> None:
     with open_store(tmp_path) as store, pytest.raises(ValueError, match="aware"):
-        store.write_blocking(lambda tx: tx.jobs.enqueue(JobKind.FILE, "m", datetime(2026, 1, 1)))
+        store.write_blocking(lambda tx: tx.accounts.add("login", "hash", datetime(2026, 1, 1)))
 
 
 def test_settings_decide_the_size_of_a_group(tmp_path: Path) -> None:
-    with SQLStore.open(settings_for(tmp_path)) as store:
+    with SQLStore.open(settings_for(tmp_path), sealer_in(tmp_path)) as store:
         assert store._committer._max_units == 32
         assert store._committer._wait_seconds == 0.001

@@ -12,14 +12,15 @@ from gateway.core.message import Inbound
 from gateway.ports import UnitOfWork
 from gateway.store.ids import new_id
 from gateway.store.sql_store import SQLStore
-from tests.support.store_samples import ALICE, BOB, NOW, SENDER, accepted, inbound, open_store, rejected
+from tests.support.store_samples import ALICE, BOB, NOW, SENDER, accepted, inbound, rejected
+from tests.support.stores import STORES
 
 RAW = b"the same bytes"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with open_store(tmp_path) as opened:
+@pytest.fixture(params=sorted(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
+    with STORES[request.param](tmp_path) as opened:
         yield opened
 
 

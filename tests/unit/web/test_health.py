@@ -43,8 +43,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(checks: dict[str, Check], imap: IMAPSettings | None = None) -> AsyncIterator[HealthServer]:
-    server = HealthServer(HTTPSettings(port=free_port()), checks, imap=imap)
+async def serving(
+    checks: dict[str, Check], imap: IMAPSettings | None = None, advisories: dict[str, Check] | None = None
+) -> AsyncIterator[HealthServer]:
+    server = HealthServer(HTTPSettings(port=free_port()), checks, advisories=advisories, imap=imap)
     await server.start()
     try:
         yield server
@@ -103,6 +105,36 @@ async def test_readiness_names_every_reason_and_no_secret(caplog: pytest.LogCapt
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("gateway")]
     assert any("health_check_failed check=trust exception=FileNotFoundError" in line for line in ours)
     assert "Jane" not in caplog.text
+
+
+async def old_keys() -> str | None:
+    return "the last reload could not read the keys"
+
+
+async def test_what_needs_a_person_degrades_the_answer_and_stops_no_mail() -> None:
+    async with serving({"store": fine}, advisories={"trust_files": old_keys, "database": fine}) as server:
+        answer = await get(server, "/readyz")
+    assert (answer.status, answer.json()) == (
+        200,
+        {
+            "status": "degraded",
+            "checks": {"store": "ok"},
+            "warnings": {"trust_files": "the last reload could not read the keys", "database": "ok"},
+        },
+    )
+
+
+async def test_readiness_counts_more_than_advice_and_advice_that_breaks_is_no_fault_of_readiness() -> None:
+    async with serving({"disk": full}, advisories={"trust_files": old_keys}) as server:
+        answer = await get(server, "/readyz")
+        assert (answer.status, answer.json()["status"]) == (503, "not ready")
+    async with serving({"store": fine}, advisories={"trust_files": broken}) as server:
+        answer = await get(server, "/readyz")
+    assert (answer.status, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["warnings"] == {"trust_files": "the check itself failed; the log says where"}
+    assert SECRET not in answer.body.decode()
+    async with serving({"store": fine}, advisories={"trust_files": fine}) as server:
+        assert (await get(server, "/readyz")).json()["status"] == "ready"
 
 
 async def test_a_check_that_hangs_is_cut_off() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import StoreError
+from gateway.core.errors import KeyUnavailableError, StoreError, StoreUnavailableError
 from gateway.core.lifecycle import JobKind
-from gateway.core.retry import INTERNAL_SCHEDULE_SECONDS
+from gateway.core.retry import INTERNAL_SCHEDULE_SECONDS, WAITING_SCHEDULE_SECONDS
 from gateway.ports import Job, UnitOfWork
 from gateway.settings import JobSettings
 from gateway.store.sql_store import SQLStore
@@ -22,13 +22,17 @@ from tests.support.store_samples import SteadyClock, open_store
 
 Step = Callable[[Job], Awaitable[None]]
 
+# What the fixtures write without an event of their own gets one from the store.
+_ACTIONS = "SELECT action FROM audit_event WHERE action <> 'rows.written' ORDER BY seq"
+
 
 class Bench:
     """A store, a clock and a pool whose FILE step is the test's."""
 
-    def __init__(self, store: SQLStore) -> None:
+    def __init__(self, store: SQLStore, clock: SteadyClock) -> None:
+        """``clock`` is that of the store as well."""
         self.store = store
-        self.clock = SteadyClock()
+        self.clock = clock
         self.done: list[str] = []
 
     def pool(self, step: Any = None, *, concurrency: int = 4, lease: int = 300, stop_seconds: float = 5) -> WorkerPool:
@@ -46,7 +50,7 @@ class Bench:
     def enqueue(self, *subjects: str, kind: JobKind = JobKind.FILE) -> None:
         def work(tx: UnitOfWork) -> None:
             for subject in subjects:
-                tx.jobs.enqueue(kind, subject, self.clock.now())
+                tx.jobs.enqueue(kind, subject)
 
         self.store.write_blocking(work)
 
@@ -68,21 +72,22 @@ class Bench:
 
     def audit(self) -> list[str]:
         with sqlite3.connect(self.store.path) as other:
-            found = [row[0] for row in other.execute("SELECT action FROM audit_event ORDER BY seq")]
+            found = [row[0] for row in other.execute(_ACTIONS)]
         other.close()
         return found
 
     def lose(self, times: int) -> None:
         """Claim what is due and die, that often."""
         for _ in range(times):
-            self.store.write_blocking(lambda tx: tx.jobs.claim(self.clock.now(), 1, 1))
+            self.store.write_blocking(lambda tx: tx.jobs.claim(1, 1))
             self.clock.advance(2)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with open_store(tmp_path) as store:
-        yield Bench(store)
+    clock = SteadyClock()
+    with open_store(tmp_path, clock=clock) as store:
+        yield Bench(store, clock)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -154,6 +159,27 @@ async def test_a_failing_step_is_tried_again_by_the_schedule_and_then_poison(ben
     assert bench.audit() == ["job.poisoned"]
     [poisoned] = bench.store.read_blocking(lambda tx: tx.jobs.troubled())
     assert (poisoned.subject, poisoned.kind, poisoned.error) == ("bad", JobKind.FILE, error)
+
+
+async def test_a_step_that_waits_for_a_token_is_never_poison(bench: Bench) -> None:
+    back = False
+
+    async def step(job: Job) -> None:
+        if not back:
+            raise KeyUnavailableError("the token does not answer")
+        await bench.finish(job)
+
+    bench.enqueue("sealed")
+    pool = bench.pool(step)
+    for _ in range(4 * len(INTERNAL_SCHEDULE_SECONDS)):
+        assert await pool.drain() == 1
+        bench.clock.advance(WAITING_SCHEDULE_SECONDS[-1])
+    [(_, state, _, error)] = bench.rows()
+    assert state != "poison"
+    assert error.startswith("KeyUnavailableError")
+    back = True
+    assert await pool.drain() == 1
+    assert bench.done == ["sealed"]
 
 
 async def test_a_failing_job_does_not_hold_up_the_others(bench: Bench) -> None:
@@ -258,7 +284,7 @@ async def test_a_suspect_runs_alone(bench: Bench) -> None:
         await bench.finish(job)
 
     bench.enqueue("s1", "s2")
-    bench.store.write_blocking(lambda tx: tx.jobs.claim(bench.clock.now(), 1, 10))
+    bench.store.write_blocking(lambda tx: tx.jobs.claim(1, 10))
     bench.clock.advance(2)
     bench.enqueue(*(f"m{n}" for n in range(8)))
     await bench.pool(step).drain()
@@ -316,7 +342,7 @@ async def test_a_long_step_keeps_its_lease(bench: Bench) -> None:
         await renewed.wait()
         await bench.finish(job)
 
-    bench.store.write = watched  # type: ignore[method-assign]
+    bench.store.write = watched  # type: ignore[method-assign, assignment]
     bench.enqueue("long")
     async with asyncio.timeout(10):
         assert await bench.pool(step, lease=1).drain() == 1
@@ -337,7 +363,7 @@ async def test_a_step_that_lost_its_lease_changes_nothing(bench: Bench) -> None:
     running = asyncio.create_task(pool.run())
     await until(lambda: pool.running == 1)
     bench.clock.advance(301)
-    [other] = await bench.store.write(lambda tx: tx.jobs.claim(bench.clock.now(), 300, 1))
+    [other] = await bench.store.write(lambda tx: tx.jobs.claim(300, 1))
     taken.set()
     await until(lambda: pool.running == 0)
     assert bench.done == []
@@ -401,7 +427,7 @@ async def test_what_does_not_end_in_time_is_cancelled_and_handed_back(bench: Ben
     pool.stop()
     await asyncio.wait_for(running, 10)
     assert [row[1] for row in bench.rows()] == ["ready"]
-    [again] = await bench.store.write(lambda tx: tx.jobs.claim(bench.clock.now(), 300, 1))
+    [again] = await bench.store.write(lambda tx: tx.jobs.claim(300, 1))
     assert (again.attempt, again.lost) == (2, 0)
 
 
@@ -452,3 +478,56 @@ async def test_jitter_stretches_the_delay(bench: Bench) -> None:
 
 def test_an_error_is_described_without_its_text() -> None:
     assert describe(ValueError("Jane Doe")) == "ValueError"
+
+
+async def test_jobs_of_a_claim_that_was_never_answered_are_taken_back_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F08: the commit was done, and the connection went before its answer. Nobody else may wait for that lease."""
+    write = bench.store.write
+    unanswered = 1
+
+    async def cut(work: Any) -> Any:
+        nonlocal unanswered
+        result = await write(work)
+        if unanswered and result and isinstance(result, list):
+            unanswered -= 1
+            raise StoreUnavailableError("lost")
+        return result
+
+    monkeypatch.setattr(bench.store, "write", cut)
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def step(job: Job) -> None:
+        entered.set()
+        if job.subject == "held":
+            await go.wait()
+        await bench.finish(job)
+
+    unanswered = 0
+    pool = bench.pool(step)
+    bench.enqueue("held")
+    running = asyncio.create_task(pool.run())
+    await asyncio.wait_for(entered.wait(), 10)
+    unanswered = 1
+    bench.enqueue("m")
+    pool.wake()
+    # Within a lease of many minutes, and without a touch at the job that is run.
+    await until(lambda: bench.done == ["m"])
+    go.set()
+    await until(lambda: bench.done == ["m", "held"])
+    assert bench.rows() == []
+    pool.stop()
+    await running
+
+
+async def test_a_database_that_is_away_is_no_fault_of_the_job(bench: Bench) -> None:
+    async def step(_: Job) -> None:
+        raise StoreUnavailableError("away")
+
+    bench.enqueue("m")
+    for _ in range(20):
+        await bench.pool(step).drain()
+        bench.clock.advance(400)
+    [(_, state, attempt, _)] = bench.rows()
+    assert (state, attempt) == ("ready", 20), "it is never set aside for that"

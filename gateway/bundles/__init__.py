@@ -1,0 +1,1 @@
+"""Trust bundles at work: fetched, checked, kept and put into force."""

@@ -1,0 +1,107 @@
+"""Finding one message by the beginning of its id, and all that is known of it as one document.
+
+The document never holds content: that is asked for by name (``message show --body``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from dataclasses import asdict
+from typing import Any
+
+from gateway.cli.message_report import repair_of
+from gateway.core.errors import ConflictError, NotFoundError
+from gateway.core.lifecycle import State
+from gateway.ports import UnitOfWork
+
+MIN_PREFIX_CHARS = 4
+MAX_LIST = 10_000
+_OF_EARLIER = ("at", "verdict", "reason", "detail", "hint", "delivered_to", "policy_version")
+"""What is told of a verdict that another one has replaced."""
+
+
+def list_size(text: str) -> int:
+    """Parse the number after ``--limit``."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if not 1 <= value <= MAX_LIST:
+        raise argparse.ArgumentTypeError(f"must be between 1 and {MAX_LIST}")
+    return value
+
+
+def find_message(tx: UnitOfWork, text: str, listing: str = "message list") -> str:
+    """Return the whole id of the message whose id is, or begins with, the text.
+
+    ``listing`` is the command that an error points to.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: several begin so.
+    """
+    wanted = text.strip().upper()
+    with contextlib.suppress(NotFoundError):
+        tx.messages.state(wanted)
+        return wanted
+    if len(wanted) < MIN_PREFIX_CHARS:
+        raise NotFoundError(
+            f"give at least {MIN_PREFIX_CHARS} characters of the message's id; list them with: direct-gateway {listing}"
+        )
+    # Ids are compared as text, newest first: every id that begins with the prefix stands directly before the
+    # first one that is greater than the prefix followed by the greatest character.
+    found = [m.id for m in tx.messages.newest(limit=2, before=wanted + "\uffff") if m.id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConflictError("several messages begin with this id; give more of it")
+    raise NotFoundError(f"no message has this id; list them with: direct-gateway {listing}")
+
+
+def describe(tx: UnitOfWork, message_id: str) -> dict[str, Any]:
+    """Return what ``message show`` and ``quarantine show`` tell of a message. Raises NotFoundError."""
+    raw = tx.messages.raw(message_id)
+    verdicts = tx.messages.verdicts(message_id)
+    newest = verdicts[-1] if verdicts else {}
+    kept = tx.kept.get(message_id)
+    verdict = {name: value for name, value in newest.items() if name != "at"}
+    return {
+        "id": raw.id,
+        "state": str(tx.messages.state(message_id)),
+        "received_at": raw.received_at,
+        "judged_at": newest.get("at"),
+        "source": str(raw.source),
+        "peer": raw.peer,
+        "mail_from": raw.mail_from,
+        "recipients": list(raw.recipients),
+        "raw_size_bytes": len(raw.body),
+        "raw_sha256": raw.sha256,
+        # Of one that a mail client put here; what it says of itself nobody has verified.
+        "kept": None
+        if kept is None
+        else {
+            "by": kept.login,
+            "claimed_sender": kept.claimed_sender,
+            "subject": kept.subject,
+            "message_id": kept.rfc822_message_id,
+        },
+        "verdict": verdict,
+        "repair": repair_of(verdict),
+        "earlier_verdicts": [{name: one[name] for name in _OF_EARLIER} for one in verdicts[:-1]],
+        "links": [asdict(link) for link in tx.links.for_message(message_id)],
+        **_standing(tx, message_id),
+        "rechecks": tx.messages.rechecks(message_id),
+    }
+
+
+def _standing(tx: UnitOfWork, message_id: str) -> dict[str, Any]:
+    """What mail clients see of a filed message besides itself, and who has looked at it."""
+    if tx.messages.state(message_id) not in {State.FILED, State.LINKED}:
+        return {"view": "", "keywords": [], "reviews": []}
+    standing = tx.standings.of(message_id)
+    return {
+        "view": standing.view.value,
+        "keywords": sorted(standing.keywords),
+        "reviews": [asdict(review) for review in tx.reviews.for_message(message_id)],
+    }

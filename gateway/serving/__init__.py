@@ -1,0 +1,1 @@
+"""What the servers that mail clients talk to share: connections within limits."""

@@ -1,0 +1,1 @@
+"""What may be fetched because a certificate says so: guarded, bounded, remembered."""

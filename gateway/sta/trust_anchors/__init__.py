@@ -1,0 +1,1 @@
+"""Whom we trust: the folder of anchors, and the files of trust bundles."""

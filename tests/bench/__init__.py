@@ -1,0 +1,1 @@
+"""Benchmarks: programs that measure, not tests. ``make bench`` runs them; pytest collects nothing here."""

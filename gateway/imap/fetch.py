@@ -2,7 +2,8 @@ r"""FETCH: reads what is asked for in batches and streams the answers.
 
 Guarantees: the bytes of a message leave exactly as they were verified, in literals of exactly that length. A
 batch holds at most BATCH_MESSAGES messages and about BATCH_BYTES of content. The next one is read while the client
-takes one, and none after it, so a slow client costs two batches of memory (two messages, when those are larger).
+takes one, and none after it, so a slow client costs two batches of memory. A message larger than a batch is held
+alone: to read it takes little beside sending it.
 What is read or listed, with PEEK or without, is in the audit log before its first byte is sent: one event for all
 messages of the command that this session has not seen yet (ON-10). A body read without PEEK is \Seen by then, too.
 """
@@ -119,6 +120,7 @@ class Fetcher:
         reading: asyncio.Future[Batch] | None = None
         try:
             async with aclosing(self._planned(wanted, weighs=weighs)) as planned:
+                was_large = False
                 async for batch in planned:
                     if not plan.reads:
                         await self._send_batch(await self._read(batch))
@@ -126,7 +128,12 @@ class Fetcher:
                     # The store is read while the client takes what was read before; one read at a time, because two
                     # of them only take the interpreter from each other.
                     made = None if reading is None else await reading
-                    reading = asyncio.ensure_future(self._read(batch))
+                    is_large = weighs and self._details.size_bytes(batch[0]) > BATCH_BYTES
+                    if made is not None and (is_large or was_large):
+                        reading = None
+                        await self._send_batch(made)
+                        made = None
+                    reading, was_large = asyncio.ensure_future(self._read(batch)), is_large
                     if made is not None:
                         await self._send_batch(made)
             if reading is not None:

@@ -22,7 +22,7 @@ from gateway.ports import PlacedBody
 from gateway.store.prepared import Prepared
 from gateway.store.tables import body_part
 
-_ROWS_AT_ONCE = 16
+_ROWS_AT_ONCE = 4
 """Rows fetched ahead: with parts of a mebibyte this bounds what a large body needs on a database over a network."""
 
 _ADD = Prepared.into(body_part)

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 
 from gateway.imap.scanner import ParseError, Ranges
 from gateway.imap.search_keys import (
@@ -100,6 +101,19 @@ def _term(key: TextKey) -> TextTerm:
     return TextTerm(key.needle, headers=key.headers, body=key.body, name=key.name)
 
 
+class _Matches(dict[frozenset[str], bool]):
+    """Whether the flags of a message match, looked at once for each set of flags: a mailbox has few different ones."""
+
+    def __init__(self, flag: str, *, present: bool) -> None:
+        super().__init__()
+        self._flag = flag
+        self._present = present
+
+    def __missing__(self, flags: frozenset[str]) -> bool:
+        found = self[flags] = (self._flag in flags) is self._present
+        return found
+
+
 class _Compiler:
     """Turns keys into tests on the columns of the mailbox. The depth of keys is bounded by their parser."""
 
@@ -116,11 +130,12 @@ class _Compiler:
         if not isinstance(only, FlagKey):
             return partial(filter, self.compile(key))
         # UNSEEN is asked for all day long: the flags are passed over as they stand, without a call for each message.
-        flag, present, flags = canonical(only.flag, self._mailbox.keywords), only.present, self._mailbox.flags
+        matches = _Matches(canonical(only.flag, self._mailbox.keywords), present=only.present)
+        flags = self._mailbox.flags
 
         def matching(part: Sequence[int]) -> Iterable[int]:
             here = flags[part.start : part.stop] if isinstance(part, range) else [flags[index] for index in part]
-            return [index for index, had in zip(part, here, strict=True) if (flag in had) is present]
+            return compress(part, map(matches.__getitem__, here))
 
         return matching
 

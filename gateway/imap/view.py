@@ -82,6 +82,10 @@ class MailboxView:
         """The message number of a slot that the client knows of."""
         return index + 1 if self.slots is None else bisect_left(self.slots, index) + 1
 
+    def numbers(self, indexes: Sequence[int]) -> list[int]:
+        """The same for many."""
+        return [index + 1 for index in indexes] if self.slots is None else [self.number(index) for index in indexes]
+
     def shows(self, index: int) -> bool:
         """Whether the client knows of the message in that slot."""
         if self.slots is None:

@@ -23,7 +23,9 @@ from gateway.store.prepared import Prepared
 from gateway.store.tables import body_part
 
 _ROWS_AT_ONCE = 4
-"""Rows fetched ahead: with parts of a mebibyte this bounds what a large body needs on a database over a network."""
+"""Rows of one body fetched ahead: with parts of a mebibyte this bounds what a large one needs."""
+_ROWS_OF_MANY = 16
+"""The same for many bodies, most of which are one small row."""
 
 _ADD = Prepared.into(body_part)
 _NEXT_OF_ONE = Prepared(
@@ -96,7 +98,7 @@ class TableParts:
         rows = self._connection.execute(
             _OF_MANY,
             {"messages": message_ids, "body": kind.value},
-            execution_options={"yield_per": _ROWS_AT_ONCE},
+            execution_options={"yield_per": _ROWS_OF_MANY},
         )
         for message_id, group in groupby(rows, key=lambda row: str(row.message_id)):
             yield message_id, (bytes(row.sealed) for row in group)

@@ -35,7 +35,6 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.lifecycle import JobKind
@@ -297,7 +296,7 @@ def _held(held: Delivery) -> tuple[ColumnElement[bool], ...]:
 
 def _sendable() -> tuple[ColumnElement[bool], ...]:
     """Not to a stopped target, and no retraction before its import has ended."""
-    other = aliased(import_delivery)
+    other = import_delivery.alias()
     open_import = exists(
         select(other.c.id).where(
             other.c.link_id == _row.link_id,

@@ -50,7 +50,7 @@ from gateway.ingress.spool import Spool
 from gateway.keys.body_key_watch import BodyKeyWatch
 from gateway.keys.body_keys import body_sealer
 from gateway.observability.log import configure, get_log
-from gateway.observability.process import raise_descriptor_limit, return_large_blocks
+from gateway.observability.process import keep_what_is_loaded, raise_descriptor_limit, return_large_blocks
 from gateway.pipeline.accept import Accept
 from gateway.pipeline.byte_gate import ByteGate
 from gateway.pipeline.file import FileMessage
@@ -170,6 +170,7 @@ async def serve(
         _on_signals(stopping, lambda: _reload(agent, body_keys, services))
         await stack.enter_async_context(auditing)
         await stack.enter_async_context(running)
+        keep_what_is_loaded()
         if ready is not None:
             ready(running.describe())
         await _until_stopped(stopping, store, running.background)

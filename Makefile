@@ -3,14 +3,14 @@
 #   make demo          two practices, a real Direct message and a forged one; runs until Ctrl-C
 #   make demo ONCE=1   the same, ends by itself; exit 0 only when everything came out right
 #   make install       .venv with .venv/bin/direct-gateway
-#   make test          the quick suite        make test-slow  the slow runs, one after another
+#   make test          the quick suite        make test-slow  the slow runs, with real kills and clients
 #   make test-all      both
 #   make lint          ruff, mypy, the import rules           make check   lint and test
 #   make bench         what it costs to open a message, to take mail in, to store much, to read it; 20 minutes
 #   make clean         removes what these targets made
 #
 #   PYTHON=python3.12 chooses the interpreter; DIR=folder keeps the demo's files there;
-#   PARALLEL= runs the quick suite in one process;
+#   PARALLEL= runs the quick suite in one process, SLOW_PARALLEL= the slow one;
 #   ARGS=... goes to pytest (test, test-slow, test-all) or to the benchmarks (ARGS=--help shows them).
 
 VENV := .venv
@@ -25,6 +25,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # those with a few long tests (faults, interop, protocol) are not the last, when one process would wait for another.
 # One process more than there are cores: for a third of their time the tests wait, for daemons, disks and clocks.
 PARALLEL ?= -n $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1))) --dist loadfile --no-loadscope-reorder
+# The slow runs kill daemons and wait for them, two files at a time; what measures load has the machine for itself.
+SLOW_PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
@@ -64,7 +66,8 @@ test: $(RUN_STAMP) $(DEV_STAMP)
 	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL) $(ARGS)
 
 test-slow: $(RUN_STAMP) $(DEV_STAMP)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(SLOW_PARALLEL) --ignore tests/load $(ARGS)
+	$(BIN)/python -m pytest -m slow tests/load $(ARGS)
 
 # One after the other, also under make -j: they would take each other's time.
 test-all:

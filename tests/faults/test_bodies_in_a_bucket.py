@@ -338,7 +338,7 @@ def test_killed_between_put_and_commit(world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_between_put_and_commit_many_times(world: World) -> None:
-    points = [(1 + index % 2, index % 4 < 2) for index in range(24)]
+    points = [(1 + index % 2, index % 4 < 2) for index in range(12)]
     assert kill_at_each_body(world, points) == len(points)
     assert world.lost(90) == []
     assert len(world.practice.messages()) == len(points)

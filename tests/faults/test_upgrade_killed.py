@@ -29,7 +29,7 @@ OLD: dict[str, Callable[[Path], OldPractice]] = {
 
 
 STRIDES = {"sqlite": 1, "postgresql": 1 if os.environ.get("GATEWAY_FAULT_ALL") else 3}
-"""Every how manieth statement; each takes a life, and on PostgreSQL the whole upgrade is one transaction of the server."""
+"""Every how manieth statement; each takes a life, and PostgreSQL keeps the whole upgrade in one transaction."""
 
 
 def walk(practice: OldPractice, *words: str, stride: int = 1) -> dict[str, Any]:

@@ -102,8 +102,9 @@ def attempt(settings: StoreSettings, point: int, *, seeded: bool) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def state(settings: StoreSettings) -> dict[str, Any]:
-    """The version, the shape of every table, and a digest of every row that the release of before knew."""
+def state(settings: StoreSettings, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The version, the shape of every table, and a digest of what ``base`` knew of every row."""
+    before = base["shape"] if base else {}
     database = open_database(settings, daemon=False)
     try:
         with database.reader.connect() as connection:
@@ -118,7 +119,7 @@ def state(settings: StoreSettings) -> dict[str, Any]:
             for name, columns in shape.items():
                 if name in {"message_note", "schema_version", "audit_event"}:
                     continue
-                known = ", ".join(f'"{column}"' for column in columns if column not in {"language", "looks"})
+                known = ", ".join(f'"{column}"' for column in columns if column in before.get(name, columns))
                 rows = connection.execute(text(f'SELECT {known} FROM "{name}"')).all()  # noqa: S608 - our names
                 digests[name] = hashlib.sha256(repr(sorted(repr(tuple(row)) for row in rows)).encode()).hexdigest()
             untold = connection.scalar(text(_UNTOLD)) if "view_entry" in shape else None
@@ -160,7 +161,7 @@ def main(config: Path, stride: int, *, seeded: bool) -> dict[str, Any]:
         points += 1
         point += stride
         status = attempt(settings, point, seeded=seeded)
-        found = state(settings)
+        found = state(settings, base)
         if status not in {0, -signal.SIGKILL}:
             wrong.append(f"point {point}: it ended with {status}")
             break

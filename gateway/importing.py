@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from gateway.core.import_settings import MDM, ImporterSettings
+from gateway.core.import_settings import FHIR, MDM, ImporterSettings
 from gateway.hl7.mdm_importer import make_mdm_importer
 from gateway.importers.configured import importer_for, targets_of
+from gateway.importers.fhir.importer import FHIRImporter
+from gateway.keys.assertion_key import read_assertion_key
 from gateway.observability.clock import SystemClock
 from gateway.pipeline.deliver import Deliveries, Target
 from gateway.pipeline.message_view import view_message
@@ -41,6 +43,9 @@ def import_deliveries(settings: Settings, store: Store, clock: SystemClock) -> D
 
 def adapter_for(target: ImporterSettings, clock: SystemClock) -> PatientImporter:
     """The adapter of a target, of whichever room. Touches nothing."""
+    if target.kind == FHIR:
+        # Keys are read by their own room; the adapter only asks for signatures.
+        return FHIRImporter(target, clock, read_assertion_key)
     return make_mdm_importer(target) if target.kind == MDM else importer_for(target, clock)
 
 

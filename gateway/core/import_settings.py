@@ -15,12 +15,16 @@ from gateway.core.errors import InputError
 from gateway.core.fetching import is_loopback
 from gateway.core.retry import IMPORT_SCHEDULE_SECONDS, MAX_RETRY_SECONDS, WEBHOOK_SCHEDULE_SECONDS
 
-FOLDER, WEBHOOK, COMMAND, PLUGIN, MDM = "folder", "webhook", "command", "plugin", "mdm"
+FOLDER, WEBHOOK, COMMAND, PLUGIN, MDM, FHIR = "folder", "webhook", "command", "plugin", "mdm", "fhir"
 LEGACY_FOLDER_NAME = "folder"
 """The target that ``charts.folder_importer_dir`` makes."""
 CREDENTIAL = "credential:"
 MAX_SECRETS = 2
 MAX_ATTEMPTS = 50
+FHIR_SCOPE = (
+    "system/Patient.rs system/DocumentReference.crus system/Communication.crus system/Provenance.crus system/Binary.cru"
+)
+"""What the FHIR adapter does, as SMART 2 names it."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,30}[a-z0-9])?\Z")
 _CREDENTIAL = re.compile(r"credential:[A-Za-z0-9_.-]{1,100}\Z")
 _URL = re.compile(
@@ -37,6 +41,8 @@ KEYS: dict[str, frozenset[str]] = {
     MDM: frozenset({"host", "port", "tls", "ca_file", "certificate_file", "key_file"})
     | {"sending_facility", "receiving_application", "receiving_facility", "assigning_authority", "patient_number"}
     | {"processing_id", "document_type", "retract_event"},
+    FHIR: frozenset({"url", "allow", "ca_file", "patient_identifier_system", "bearer_file"})
+    | {"client_id", "token_url", "key_file", "kid", "scope"},
 }
 """By kind: the keys that only mean something there."""
 
@@ -47,7 +53,7 @@ class ImporterSettings:
 
     name: str = ""
     kind: str = ""
-    """``folder``, ``webhook``, ``command``, ``plugin`` or ``mdm``."""
+    """``folder``, ``webhook``, ``command``, ``plugin``, ``mdm`` or ``fhir``."""
     enabled: bool = True
     at_once: int = 2
     """Deliveries that may be with the target at the same time."""
@@ -57,7 +63,7 @@ class ImporterSettings:
     directory: Path | None = None
     url: str = ""
     allow: tuple[str, ...] = ()
-    """Host names and networks (CIDR) to which the webhook may go."""
+    """Host names and networks (CIDR) to which the webhook, or the FHIR client, may go."""
     secret_files: tuple[str, ...] = ()
     """Files, or ``credential:NAME``, with a ``whsec_`` secret each; two while they are exchanged."""
     ca_file: Path | None = None
@@ -74,6 +80,7 @@ class ImporterSettings:
     certificate_file: Path | None = None
     """PEM, with its key in ``key_file``: what we show to a receiver that asks for it."""
     key_file: Path | None = None
+    """The key of ``certificate_file``; for ``fhir`` the private key of SMART Backend Services, PEM or JWK."""
     sending_facility: str = ""
     receiving_application: str = ""
     receiving_facility: str = ""
@@ -85,6 +92,16 @@ class ImporterSettings:
     document_type: str = "CN"
     retract_event: str = "T11"
     """``T11`` (cancel) or ``T04`` (change of status)."""
+    patient_identifier_system: str = ""
+    """The patient is searched by his MRN under this system. Empty: his id is that of the FHIR Patient."""
+    bearer_file: Path | None = None
+    """An access token that others keep fresh, in place of SMART Backend Services."""
+    client_id: str = ""
+    token_url: str = ""
+    """Empty: what the server's ``.well-known/smart-configuration`` says."""
+    kid: str = ""
+    """The id under which the server knows the key. Empty: that of the JWK, if it has one."""
+    scope: str = FHIR_SCOPE
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -119,7 +136,7 @@ def _check(target: ImporterSettings) -> None:
         raise InputError(f"retry_seconds must be up to {MAX_ATTEMPTS} numbers from 1 to {MAX_RETRY_SECONDS}")
     checks = {
         FOLDER: _check_folder, WEBHOOK: _check_webhook, COMMAND: _check_command, PLUGIN: _check_plugin,
-        MDM: _check_mdm,
+        MDM: _check_mdm, FHIR: _check_fhir,
     }  # fmt: skip
     checks[target.kind](target)
 
@@ -130,21 +147,25 @@ def _check_folder(target: ImporterSettings) -> None:
 
 
 def _check_webhook(target: ImporterSettings) -> None:
-    found = _URL.match(target.url)
-    if found is None or int(found["port"] or 1) not in range(1, 65_536) or not _is_host(found["host"]):
-        raise InputError("url must be https://HOST/PATH, with no user, password, fragment or space in it")
-    host = found["host"].strip("[]").lower()
-    if found["scheme"] == "http" and not is_loopback(host):
-        raise InputError("url must begin with https: (http: is taken for a loopback address, as 127.0.0.1, only)")
-    if not target.allow:
-        raise InputError(f'allow is empty: list the host or its network, as in allow = ["{host}"]')
-    for item in target.allow:
-        _check_allowed(item)
+    _check_place(target, "url", target.url)
     if not 1 <= len(target.secret_files) <= MAX_SECRETS:
         raise InputError("secret_files must name one file with a whsec_ secret, or two while secrets are exchanged")
     for item in target.secret_files:
         if item.startswith(CREDENTIAL) and not _CREDENTIAL.match(item):
             raise InputError("secret_files: what follows credential: is the name of a credential, not a path")
+
+
+def _check_place(target: ImporterSettings, key: str, url: str) -> None:
+    found = _URL.match(url)
+    if found is None or int(found["port"] or 1) not in range(1, 65_536) or not _is_host(found["host"]):
+        raise InputError(f"{key} must be https://HOST/PATH, with no user, password, fragment or space in it")
+    host = found["host"].strip("[]").lower()
+    if found["scheme"] == "http" and not is_loopback(host):
+        raise InputError(f"{key} must begin with https: (http: is taken for a loopback address, as 127.0.0.1, only)")
+    if not target.allow:
+        raise InputError(f'allow is empty: list the host or its network, as in allow = ["{host}"]')
+    for item in target.allow:
+        _check_allowed(item)
 
 
 def _is_host(text: str) -> bool:
@@ -190,6 +211,35 @@ def _check_mdm(target: ImporterSettings) -> None:
             raise InputError(f"{key} must be one of {', '.join(choices)}")
     if (target.certificate_file is None) != (target.key_file is None):
         raise InputError("certificate_file and key_file go together")
+
+
+def _check_fhir(target: ImporterSettings) -> None:
+    _check_place(target, "url", target.url)
+    if "?" in target.url:
+        raise InputError("url must be the base of the FHIR server, without a query, as https://ehr.example/fhir/r4")
+    if target.token_url:
+        _check_place(target, "token_url", target.token_url)
+    if target.bearer_file is not None and target.client_id:
+        raise InputError("bearer_file and client_id are two ways to authenticate: take one out")
+    if bool(target.client_id) != (target.key_file is not None):
+        raise InputError("client_id and key_file go together: SMART Backend Services needs both")
+    for key in ("token_url", "kid"):
+        if getattr(target, key) and not target.client_id:
+            raise InputError(f"{key} means nothing without client_id")
+    for key in ("client_id", "kid", "scope", "patient_identifier_system"):
+        if not all(" " <= char <= "~" for char in getattr(target, key)):
+            raise InputError(f"{key} must be printable ASCII")
+    if not target.scope.strip() or any(mark in target.patient_identifier_system for mark in " |,$\\"):
+        raise InputError("scope must not be empty, and patient_identifier_system a URI, as urn:oid:1.2.3")
+
+
+def usable_place(target: ImporterSettings, url: str) -> bool:
+    """Whether a URL that the other side told may be used: of the form that a setting must have."""
+    try:
+        _check_place(target, "url", url)
+    except InputError:
+        return False
+    return True
 
 
 def check_together(targets: Sequence[ImporterSettings], *, legacy_folder: bool) -> None:

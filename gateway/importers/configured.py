@@ -13,6 +13,7 @@ from pathlib import Path
 from gateway.core.errors import ConfigurationError
 from gateway.core.import_settings import (
     COMMAND,
+    FHIR,
     FOLDER,
     LEGACY_FOLDER_NAME,
     MDM,
@@ -69,6 +70,8 @@ def _findings(target: ImporterSettings) -> tuple[list[str], list[str]]:
         return _plugin(target)
     if target.kind == MDM:
         return _mdm(target)
+    if target.kind == FHIR:
+        return _fhir(target)
     return [], []
 
 
@@ -82,6 +85,19 @@ def _mdm(target: ImporterSettings) -> tuple[list[str], list[str]]:
     warnings = _exposed("key_file", target.key_file) if target.key_file is not None and not errors else []
     if target.tls == "none":
         warnings.append('tls is "none": documents of patients go over the network in clear text')
+    return errors, warnings
+
+
+def _fhir(target: ImporterSettings) -> tuple[list[str], list[str]]:
+    secret = {"key_file": target.key_file, "bearer_file": target.bearer_file}
+    errors = [
+        f"{key}: there is no readable file {path}"
+        for key, path in {**secret, "ca_file": target.ca_file}.items()
+        if path is not None and not os.access(path, os.R_OK)
+    ]
+    warnings = [text for key, path in secret.items() if path is not None for text in _exposed(key, path)]
+    if not any(secret.values()):
+        warnings.append("the server is asked without a token: name client_id and key_file, or bearer_file")
     return errors, warnings
 
 

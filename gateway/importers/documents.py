@@ -136,6 +136,7 @@ def _body(request: ImportRequest) -> dict[str, Any]:
         "content_base64": request.content,
         "parts": [
             {
+                "number": part.number,
                 "filename": part.filename,
                 "content_type": part.content_type,
                 "size_bytes": len(part.data),
@@ -162,7 +163,7 @@ def _json(item: Any) -> Any:
 
 def _part(part: Mapping[str, Any]) -> MessagePart:
     data = pybase64.b64decode(part["data_base64"], validate=True)
-    return MessagePart(part["filename"], part["content_type"], data)
+    return MessagePart(part["filename"], part["content_type"], data, part["number"])
 
 
 _MADE = {"linked_at": datetime.fromisoformat, "birth_date": date.fromisoformat, "direct_addresses": tuple}

@@ -153,7 +153,8 @@ class FolderImporter:
         return f"{patient_folder.name}/{final.name}"
 
     def _write(self, request: ImportRequest) -> str:
-        if hashlib.sha256(request.content).hexdigest() != request.content_sha256:
+        whole = not request.link.part
+        if whole and hashlib.sha256(request.content).hexdigest() != request.content_sha256:
             raise StoreError("the message does not have the digest under which it was stored")
         link_id = request.link.id
         patient_folder = self._base / folder_name(request.patient.id)
@@ -210,7 +211,9 @@ def _retraction_record(retraction: Retraction) -> bytes:
 
 def _files(request: ImportRequest) -> list[_File]:
     """Everything that belongs into the folder; the record comes last."""
-    files = [_File("message.eml", "message", "", "message/rfc822", request.content)]
+    files = []
+    if not request.link.part:
+        files.append(_File("message.eml", "message", "", "message/rfc822", request.content))
     for number, part in enumerate(request.parts, start=1):
         path = f"parts/{part_name(number, part.filename, part.content_type)}"
         files.append(_File(path, "part", part.filename, part.content_type, part.data))
@@ -229,6 +232,8 @@ def _record(request: ImportRequest, files: list[_File]) -> dict[str, Any]:
             "actor": link.actor,
             "rule": link.rule,
             "linked_at": _iso(link.linked_at),
+            # Of a link of one part: its number in the message, which is then not here.
+            "part": link.part,
         },
         "patient": {
             "id": patient.id,

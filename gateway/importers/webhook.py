@@ -5,7 +5,7 @@ The payload says which link was made, by ids; whoever is told fetches the messag
 
 Guarantees: no address, name, subject or content travels; every attempt is signed anew with all secrets in force, which
 are read at that moment; an answer is believed by its status alone. Where it may go, and what it takes from the
-environment (nothing), says :mod:`gateway.importers.http_post`.
+environment (nothing), says :mod:`gateway.importers.http_client`.
 
 Failure modes: ImportFailedError for every status but 2xx and 410, and for a receiver that cannot be reached;
 ImporterGoneError for 410.
@@ -16,12 +16,11 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gateway.core.errors import ConfigurationError, ImporterGoneError, ImportFailedError
 from gateway.core.import_settings import ImporterSettings
-from gateway.importers.http_post import HTTPPost, Reply
+from gateway.importers.http_client import HTTPClient, Reply, retry_after
 from gateway.importers.standard_webhooks import headers, read_secrets
 from gateway.ports import (
     IMPORTER_API_VERSION,
@@ -36,7 +35,6 @@ from gateway.ports import (
 LINKED, UNLINKED = "message.linked", "message.unlinked"
 _USER_AGENT = "direct-gateway"
 _THREADS = 2
-_MAX_RETRY_AFTER_SECONDS = 7 * 86400
 
 
 class WebhookImporter:
@@ -46,7 +44,7 @@ class WebhookImporter:
         self._settings = settings
         self._clock = clock
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"webhook-{settings.name}")
-        self._http = HTTPPost(settings.url, settings.allow, settings.ca_file, self._threads)
+        self._http = HTTPClient(settings.url, settings.allow, settings.ca_file, self._threads)
 
     @property
     def name(self) -> str:
@@ -100,7 +98,8 @@ class WebhookImporter:
             raise ImportFailedError(str(exc), reason="no_secret") from None
         now = self._clock.now()
         signed = headers(key, int(now.timestamp()), body, secrets)
-        return self._judged(key, await self._http.post({**_fields(), **signed}, body), now)
+        reply = await self._http.request("POST", self._http.target, {**_fields(), **signed}, body)
+        return self._judged(key, reply, now)
 
     def _judged(self, key: str, reply: Reply, now: datetime) -> str:
         if 200 <= reply.status < 300:
@@ -116,21 +115,10 @@ def payload(event: str, link: Link, at: datetime) -> bytes:
     """The body: ids only, the same bytes for every attempt."""
     ids = {"link_id": link.id, "message_id": link.message_id, "patient_id": link.patient_id}
     moment = at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    document: dict[str, Any] = {"type": event, "timestamp": moment, **ids, "data": {**ids, "mode": link.mode}}
+    part = {"part": link.part} if link.part else {}
+    data = {**ids, **part, "mode": link.mode}
+    document: dict[str, Any] = {"type": event, "timestamp": moment, **ids, **part, "data": data}
     return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
-
-
-def retry_after(text: str, now: datetime) -> float | None:
-    """Seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), or None when there is none that can be read."""
-    text = text.strip()
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return min(float(text), _MAX_RETRY_AFTER_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return min(max(0.0, (aware - now).total_seconds()), _MAX_RETRY_AFTER_SECONDS)
 
 
 def _fields() -> dict[str, str]:

@@ -81,6 +81,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         "actor": "gateway",
         "rule": "address-book-1:sole_patient",
         "linked_at": "2026-05-01T12:00:00+00:00",
+        "part": "",
     }
     assert record["patient"]["id"] == "p-1"
     assert record["patient"]["birth_date"] == "1970-02-28"

@@ -225,6 +225,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         "self.n = n = getattr(self, 'n', 0) + 1; await asyncio.sleep(0.1); return f'{request.link.id} {n}'",
     ),
     "odd_text": (RETURN, "request.patient.family.encode('ascii'); " + RETURN),
+    "one_part": (RETURN, "assert request.content; " + RETURN),
     "large": (RETURN, "assert len(request.content) < 1_000_000; " + RETURN),
     "loop_goes_on": (RETURN, "import time; time.sleep(1.3); " + RETURN),
     "cancelled": (

@@ -19,9 +19,9 @@ import pytest
 from gateway.core.errors import ConfigurationError, ImporterGoneError, ImportFailedError
 from gateway.core.import_settings import ImporterSettings
 from gateway.importers.conformance import request
-from gateway.importers.http_post import HTTPPost
+from gateway.importers.http_client import HTTPClient, retry_after
 from gateway.importers.standard_webhooks import secret_of
-from gateway.importers.webhook import WebhookImporter, retry_after
+from gateway.importers.webhook import WebhookImporter
 from gateway.observability.clock import SystemClock
 from gateway.ports import Retraction
 from tests.support.gateway_process import free_ports
@@ -196,7 +196,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
 
 def allowed(host: str, allow: tuple[str, ...], address: str) -> bool:
     with ThreadPoolExecutor(1) as threads:
-        return HTTPPost(f"https://{host}/", allow, None, threads)._allowed(address)
+        return HTTPClient(f"https://{host}/", allow, None, threads)._allowed(address)
 
 
 @pytest.mark.parametrize(

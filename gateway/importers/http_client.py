@@ -1,4 +1,4 @@
-"""One HTTP POST to a place that the settings allow, and to no other.
+"""HTTP requests to one server that the settings allow, and to no other.
 
 The guarded fetcher of the trust room (:mod:`gateway.sta.fetching`) follows URLs that strangers wrote, by GET. This is
 its counterpart for an address that the operator wrote: an EHR stands on the practice's own network as a rule, so that
@@ -12,7 +12,7 @@ Guarantees
   and so is the loopback unless the URL itself names it.
 * No redirect is followed, no proxy, cookie or credential of the environment is used.
 * TLS 1.2 or newer, certificate and host name checked, whatever the environment says.
-* What is read of an answer is bounded: 16 KiB of head, and nothing of the body.
+* What is read of an answer is bounded: 16 KiB of head, and of the body what the caller says, as a rule nothing.
 
 Failure modes: :class:`ImportFailedError` with a reason code; its text names no address.
 """
@@ -26,7 +26,9 @@ import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,20 +39,24 @@ from gateway.core.fetching import is_loopback
 
 MAX_HEAD_BYTES = 16_384
 _MAX_INFORMATIONAL = 8
-_READ_BYTES = 8_192
+_READ_BYTES = 65_536
+_WRITE_BYTES = 262_144
 _CLOSE_SECONDS = 2.0
+_MAX_RETRY_AFTER_SECONDS = 7 * 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The head of an answer; header names are in lower case."""
+    """An answer; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
+    body: bytes = b""
+    """Empty where it was not asked for."""
 
 
-class HTTPPost:
-    """Posts to one URL."""
+class HTTPClient:
+    """Asks the server of one URL; a connection for each request."""
 
     def __init__(self, url: str, allow: Sequence[str], ca_file: Path | None, threads: ThreadPoolExecutor) -> None:
         """``url`` and ``allow`` as checked by :mod:`gateway.core.import_settings`; ``threads`` look names up."""
@@ -69,18 +75,34 @@ class HTTPPost:
 
     @property
     def target(self) -> str:
-        """Path and query."""
+        """Path and query of the URL."""
         return self._target
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Post and return the head of the answer. The caller bounds the time.
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"", *, max_answer_bytes: int = 0
+    ) -> Reply:
+        """Send a request and return the answer. The caller bounds the time.
+
+        Args:
+            method: as ``POST``.
+            target: path and query.
+            headers: besides ``host``, ``content-length`` and ``connection``.
+            body: sent when it is not empty, or the method is POST.
+            max_answer_bytes: of the body of the answer; 0: it is not read.
 
         Raises:
-            ImportFailedError: it could not be reached, or did not answer in HTTP.
+            ImportFailedError: it could not be reached, or did not answer in HTTP, or with more than it may.
         """
+        fields = {"host": self.host_header, "connection": "close", **headers}
+        if body or method == "POST":
+            fields["content-length"] = str(len(body))
+        head = h11.Request(method=method, target=target, headers=list(fields.items()))
         reader, writer = await self._connect()
         try:
-            return await self._exchange(reader, writer, headers, body)
+            machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+            await _send(machine, writer, head, body)
+            reply = await _head(machine, reader)
+            return replace(reply, body=await _body(machine, reader, max_answer_bytes)) if max_answer_bytes else reply
         except (OSError, asyncio.IncompleteReadError) as exc:
             raise ImportFailedError("the connection was lost", reason="connection_lost") from exc
         except (h11.RemoteProtocolError, ValueError) as exc:
@@ -157,34 +179,69 @@ class HTTPPost:
             return is_loopback(self._host)
         return not (address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved)
 
-    # --- the exchange ---
 
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Mapping[str, str], body: bytes
-    ) -> Reply:
-        machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        fields = {"host": self.host_header, "content-length": str(len(body)), "connection": "close", **headers}
-        request = h11.Request(method="POST", target=self._target, headers=list(fields.items()))
-        for piece in (request, h11.Data(data=body), h11.EndOfMessage()):
-            writer.write(machine.send(piece) or b"")
-        # A receiver may answer before it has read everything; then its answer counts.
-        with suppress(ConnectionError):
+# --- the exchange ---
+
+
+async def _send(machine: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request, body: bytes) -> None:
+    writer.write(machine.send(head) or b"")
+    # A server may answer before it has read everything; then its answer counts.
+    with suppress(ConnectionError):
+        for begin in range(0, len(body), _WRITE_BYTES):
+            writer.write(machine.send(h11.Data(data=body[begin : begin + _WRITE_BYTES])) or b"")
             await writer.drain()
-        informational = 0
-        while True:
-            event = machine.next_event()
-            if event is h11.NEED_DATA:
-                data = await reader.read(_READ_BYTES)
-                if not data:
-                    raise ImportFailedError("it closed without an answer", reason="no_answer")
-                machine.receive_data(data)
-            elif isinstance(event, h11.InformationalResponse) and informational < _MAX_INFORMATIONAL:
-                informational += 1
-            elif isinstance(event, h11.Response):
-                names = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-                return Reply(event.status_code, names)
-            else:
-                raise ImportFailedError("the answer is not HTTP", reason="bad_answer")
+        writer.write(machine.send(h11.EndOfMessage()) or b"")
+        await writer.drain()
+
+
+async def _head(machine: h11.Connection, reader: asyncio.StreamReader) -> Reply:
+    informational = 0
+    while True:
+        event = await _event(machine, reader)
+        if isinstance(event, h11.InformationalResponse) and informational < _MAX_INFORMATIONAL:
+            informational += 1
+        elif isinstance(event, h11.Response):
+            names = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+            return Reply(event.status_code, names)
+        elif isinstance(event, h11.ConnectionClosed):
+            raise ImportFailedError("it closed without an answer", reason="no_answer")
+        else:
+            raise ImportFailedError("the answer is not HTTP", reason="bad_answer")
+
+
+async def _body(machine: h11.Connection, reader: asyncio.StreamReader, max_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    left = max_bytes
+    while isinstance(event := await _event(machine, reader), h11.Data):
+        left -= len(event.data)
+        if left < 0:
+            raise ImportFailedError("the answer is larger than it may be", reason="answer_too_large")
+        pieces.append(bytes(event.data))
+    if not isinstance(event, h11.EndOfMessage):
+        raise ImportFailedError("the answer is not HTTP", reason="bad_answer")
+    return b"".join(pieces)
+
+
+async def _event(machine: h11.Connection, reader: asyncio.StreamReader) -> object:
+    while (event := machine.next_event()) is h11.NEED_DATA:
+        data = await reader.read(_READ_BYTES)
+        if not data and machine.their_state is h11.SEND_RESPONSE:
+            raise ImportFailedError("it closed without an answer", reason="no_answer")
+        machine.receive_data(data)
+    return event
+
+
+def retry_after(text: str, now: datetime) -> float | None:
+    """Seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), or None when there is none that can be read."""
+    text = text.strip()
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return min(float(text), _MAX_RETRY_AFTER_SECONDS)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return min(max(0.0, (aware - now).total_seconds()), _MAX_RETRY_AFTER_SECONDS)
 
 
 def _is_address(text: str) -> bool:

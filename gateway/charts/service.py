@@ -25,17 +25,29 @@ from functools import partial
 from pathlib import Path
 
 from gateway.charts.batches import batches
+from gateway.charts.bulk import BulkLinks, BulkReport, BulkWish, ReadEvidence
+from gateway.charts.linking import (
+    LinkOutcome,
+    UndoOutcome,
+    Wish,
+    links_to_undo,
+    make_link,
+    one_line,
+    refuse_unfiled,
+    undo_link,
+)
 from gateway.charts.patient_files import RowProblem, kind_of, read_contents
-from gateway.core.errors import ConflictError, RefusedError
-from gateway.core.lifecycle import JobKind, State
-from gateway.ports import Clock, Link, Patient, Store, UnitOfWork
+from gateway.core.claims import Evidence
+from gateway.core.document_marks import DocumentMark, marks_of
+from gateway.core.errors import NotFoundError, RefusedError
+from gateway.core.mime.parts import leaf_parts
+from gateway.core.mime.structure import parse_structure
+from gateway.ports import Clock, Link, LinkRecord, Patient, SeenDocument, Store, StoredContent, UnitOfWork
 
 BATCH_PATIENTS = 500
 PAGE_PATIENTS = 20_000
 MAX_PATIENTS = 1_000_000
-MAX_REASON_CHARS = 500
-MANUAL_RULE = "manual"
-OVERRIDE_RULE = "manual-override"
+MAX_PARTS_NAMED = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +71,6 @@ class ImportReport:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOutcome:
-    """The link that holds now. ``created`` is False when it was there before."""
-
-    link: Link
-    created: bool
-    notice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A person's wish to link."""
-
-    message_id: str
-    patient_id: str
-    actor: str
-    override: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class FoundPatient:
     """A patient of a search."""
 
@@ -90,8 +82,16 @@ class FoundPatient:
 class Charts:
     """What servers and the command line do with patients and links."""
 
-    def __init__(self, store: Store, clock: Clock, new_link_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        new_link_id: Callable[[], str],
+        read: ReadEvidence = lambda _content, _sender: Evidence(),
+    ) -> None:
+        """``read``: what a message says of its patient, and which documents it holds."""
         self._store = store
+        self._read = read
         self._clock = clock
         self._new_link_id = new_link_id
 
@@ -151,42 +151,129 @@ class Charts:
 
         return await self._store.read(work)
 
-    async def every_patient(self) -> list[Patient]:
-        """All patients as of one moment, in memory (about 1 kB each)."""
-
-        def work(tx: UnitOfWork) -> list[Patient]:
-            found: list[Patient] = []
-            while page := tx.patients.search(limit=PAGE_PATIENTS, offset=len(found)):
-                found += page
-            return found
-
-        return await self._store.read(work)
-
     async def link(
-        self, message_id: str, patient_id: str, *, actor: str, override: bool = False, reason: str = ""
+        self,
+        message_id: str,
+        patient_id: str,
+        *,
+        actor: str,
+        part: str = "",
+        override: bool = False,
+        reason: str = "",
     ) -> LinkOutcome:
-        """Put a message on a patient's chart by a person's decision, and order its import.
+        """Put a message, or one ``part`` of it, on a patient's chart by a person's decision, and order its import.
 
-        The same patient again changes nothing (S49). Another patient than the one whose chart has the message
-        already is a conflict, unless ``override`` is given with a ``reason``; then the message is on both charts
-        and both links stay on record (S47, S48).
+        The same patient again changes nothing (S49). What is on another patient's chart already is a conflict, unless
+        ``override`` is given with a ``reason``; then it is on both charts and both links stay on record (S47, S48).
+        Different parts may be on different charts; a part, and the message that holds it, are the same content.
 
         The ``reason`` is kept in the audit log, so it should hold no clinical detail.
 
+        Args:
+            message_id: of a filed message.
+            patient_id: of the index.
+            actor: who decides.
+            part: IMAP part number (``2.1``) of a part without parts of its own.
+            override: on another chart as well.
+            reason: why.
+
         Raises:
-            NotFoundError: no such message or patient.
+            NotFoundError: no such message, part or patient.
             RefusedError: the message was not accepted or is not filed yet; or an override without a reason.
             ConflictError: it is on another chart; the text says whose, since when and by whom.
             StoreError: the commit failed.
         """
         if override and not reason.strip():
             raise RefusedError("an override needs a reason")
-        request = _Request(message_id, patient_id, actor, override, " ".join(reason.split())[:MAX_REASON_CHARS])
+        marks = await self._marks(message_id, part)
+        wish = Wish(message_id, patient_id, actor, part, override, one_line(reason), marks=marks)
         at, link_id = self._clock.now(), self._new_link_id()
-        return await self._store.write(lambda tx: _link(tx, request, link_id, at))
+        return await self._store.write(lambda tx: make_link(tx, wish, link_id, at))
+
+    async def seen_elsewhere(self, message_id: str) -> list[SeenDocument]:
+        """Where this message, or a document in it, is on a chart already by another message (S47).
+
+        Raises:
+            NotFoundError: no such message. RefusedError: it is not filed, so it has no verified content.
+        """
+        marks = await self._marks(message_id, "")
+        return await self._store.read(lambda tx: tx.links.seen(message_id, marks))
+
+    async def _marks(self, message_id: str, part: str) -> tuple[DocumentMark, ...]:
+        """By what the message, or its part, is known again. Content never changes: this needs no place in the commit.
+
+        Raises:
+            NotFoundError: no such message or part. RefusedError: it is not filed.
+        """
+
+        def work(tx: UnitOfWork) -> StoredContent:
+            refuse_unfiled(tx.messages.state(message_id))
+            return tx.messages.content(message_id)
+
+        stored = await self._store.read(work)
+        if part:
+            _require(part, await asyncio.to_thread(_part_numbers, stored.content))
+        evidence = await asyncio.to_thread(self._read, stored.content, stored.sender)
+        marks = marks_of(stored.sender, stored.rfc822_message_id, evidence.documents)
+        return tuple(mark for mark in marks if not part or mark.path.partition("/")[0] == part)
+
+    async def unlink(self, link_id: str, *, actor: str, reason: str) -> UndoOutcome:
+        """Take a link back: it stays on record with who, when and why, and whoever imported it is told to take it back.
+
+        The message is unlinked again when no other link of it is in force; the gateway never links it by itself again.
+        A later link is a new one. Undoing twice changes nothing.
+
+        The ``reason`` is kept in the audit log and given to the importers, so it should hold no clinical detail.
+
+        Raises:
+            RefusedError: without a reason. NotFoundError: no such link. StoreError: the commit failed.
+        """
+        why, at = _required(reason), self._clock.now()
+        return await self._store.write(lambda tx: undo_link(tx, link_id, actor, why, at))
+
+    async def unlink_message(
+        self, message_id: str, patient_id: str, *, actor: str, reason: str, part: str | None = None
+    ) -> list[UndoOutcome]:
+        """The same for every link of a message, or of a copy of it, to a patient; ``part``: of that part only.
+
+        Raises:
+            RefusedError: without a reason. NotFoundError: no such message, or it never was on that chart.
+            StoreError: the commit failed.
+        """
+        why, at = _required(reason), self._clock.now()
+
+        def work(tx: UnitOfWork) -> list[UndoOutcome]:
+            tx.messages.state(message_id)
+            ids = links_to_undo(tx.links.history(message_id), patient_id, part)
+            return [undo_link(tx, link_id, actor, why, at) for link_id in ids]
+
+        return await self._store.write(work)
+
+    async def history_of_message(self, message_id: str) -> list[LinkRecord]:
+        """Every link that the message, or a copy of it, ever had. Raises NotFoundError."""
+
+        def work(tx: UnitOfWork) -> list[LinkRecord]:
+            tx.messages.state(message_id)
+            return tx.links.history(message_id)
+
+        return await self._store.read(work)
+
+    async def history_of_patient(self, patient_id: str) -> list[LinkRecord]:
+        """Every link that the chart ever had. Raises NotFoundError."""
+        return await self._store.read(lambda tx: tx.links.patient_history(tx.patients.get(patient_id).id))
+
+    async def link_sender(
+        self, wish: BulkWish, progress: Callable[[BulkReport], None] = lambda _report: None
+    ) -> BulkReport:
+        """Link every message of a sender to a patient; what is in doubt is left and named (:mod:`gateway.charts.bulk`).
+
+        Raises:
+            NotFoundError: no such patient. StoreError: a commit failed; what was linked before stays.
+        """
+        return await BulkLinks(self._store, self._clock, self._new_link_id, self._read).run(wish, progress)
 
     async def links_of_patient(self, patient_id: str) -> list[Link]:
-        """The links of a patient's chart.
+        """The links of a patient's chart that are in force.
 
         Raises:
             NotFoundError: no such patient.
@@ -198,7 +285,7 @@ class Charts:
         return await self._store.read(work)
 
     async def links_of_message(self, message_id: str) -> list[Link]:
-        """The links of a message.
+        """The links of a message that are in force.
 
         Raises:
             NotFoundError: no such message.
@@ -250,52 +337,20 @@ def _shared(before: Mapping[str, Sequence[str]], patients: Mapping[str, Patient]
     return {address for address, count in owners.items() if count > 1}
 
 
-def _link(tx: UnitOfWork, request: _Request, link_id: str, at: datetime) -> LinkOutcome:
-    state = tx.messages.state(request.message_id)
-    patient = tx.patients.get(request.patient_id)
-    if state is State.REFUSED:
-        raise RefusedError("the message was refused and is in quarantine; it cannot go onto a chart")
-    if state not in {State.FILED, State.LINKED}:
-        raise RefusedError("the message has not been verified and filed yet; try again in a moment")
-    # Content exists for accepted messages only: a second lock on the same door.
-    content = tx.messages.content(request.message_id, with_bytes=False)
-    # The same message may have come once for each recipient: what its copies are linked to counts as well.
-    copies = tx.messages.filed_copies(request.message_id, content.content_sha256)
-    existing = [link for one in (request.message_id, *copies) for link in tx.links.for_message(one)]
-    for link in existing:
-        if link.patient_id == patient.id:
-            return LinkOutcome(link, created=False, notice=f"The message is on this chart already ({_who(link)}).")
-    if existing and not request.override:
-        charts = ", ".join(f"patient {link.patient_id} ({_who(link)})" for link in existing)
-        raise ConflictError(f"the message is on another chart already: {charts}")
-    rule = OVERRIDE_RULE if existing else MANUAL_RULE
-    link = Link(link_id, request.message_id, patient.id, "manual", request.actor, rule, at)
-    _record(tx, link, existing, request.reason)
-    return LinkOutcome(link, created=True, notice=_notice(patient, existing))
+def _part_numbers(content: bytes) -> list[str]:
+    return [leaf.path for leaf in leaf_parts(content, parse_structure(content))]
 
 
-def _record(tx: UnitOfWork, link: Link, existing: Sequence[Link], reason: str) -> None:
-    tx.links.add(link)
-    if tx.messages.state(link.message_id) is State.FILED:
-        tx.messages.set_state(link.message_id, State.LINKED, link.linked_at, link.rule)
-    tx.jobs.enqueue(JobKind.IMPORT, link.id)
-    # Mail clients see it in the same moment; the daemon finds the new MODSEQ when this is another process.
-    tx.standings.settle([link.message_id])
-    detail: dict[str, object] = {"link": link.id, "patient": link.patient_id, "rule": link.rule}
-    if existing:
-        # The one free text in the audit log: without it an override could not be explained later (S48).
-        detail |= {"also_on": [other.patient_id for other in existing], "reason": reason}
-    tx.audit.add(link.linked_at, link.actor, "message.linked", link.message_id, detail)
+def _require(part: str, numbers: Sequence[str]) -> None:
+    """Raises NotFoundError for a part that is not among these."""
+    if part not in numbers:
+        known = ", ".join(numbers[:MAX_PARTS_NAMED]) + (", ..." if len(numbers) > MAX_PARTS_NAMED else "")
+        raise NotFoundError(f"the message has no part {part[:20]}; it has: {known}")
 
 
-def _who(link: Link) -> str:
-    return f"linked {link.linked_at.isoformat(timespec='seconds')} by {link.actor}"
-
-
-def _notice(patient: Patient, existing: Sequence[Link]) -> str:
-    notices = [f"The message is now on the charts of {len(existing) + 1} patients."] if existing else []
-    if patient.deceased:
-        notices.append("The patient is recorded as deceased.")
-    if not patient.active:
-        notices.append("The patient's record is not active.")
-    return " ".join(notices)
+def _required(reason: str) -> str:
+    """The reason as it is kept. Raises RefusedError when there is none."""
+    kept = one_line(reason)
+    if not kept:
+        raise RefusedError("taking a link back needs a reason: it is kept with the link for whoever asks later")
+    return kept

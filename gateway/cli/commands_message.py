@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli import commands_evidence, commands_recheck
 from gateway.cli import verify as verify_command
-from gateway.cli.message_lookup import describe, find_message, list_size
+from gateway.cli.message_lookup import describe, find_message, list_size, seen_elsewhere
 from gateway.cli.message_report import print_message
 from gateway.cli.output import note, out, print_json, print_table, when
 from gateway.cli.running_gateway import how_to_reload
@@ -157,14 +157,20 @@ def _from(summary: MessageSummary) -> str:
 
 def _show(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
+        from gateway.charts.linking import seen_again  # noqa: PLC0415 - see gateway.cli.session
+
         document, body = await services.store.read(lambda tx: _show_of(tx, args.id, with_body=args.body))
         await audit(services, "message.show", document["id"], {"body": args.body})
+        same = await seen_elsewhere(services, str(document["id"]))
+        document["same_elsewhere"] = [asdict(one) for one in same]
         if args.json:
             if body is not None:
                 document["body"] = body.decode("utf-8", "replace")
             print_json(document)
             return OK
         print_message(document)
+        for line in seen_again(same):
+            note(f"note: {line}")
         if body is not None:
             out()
             for line in body.decode("utf-8", "replace").splitlines():

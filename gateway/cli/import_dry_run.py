@@ -37,7 +37,7 @@ def dry_run(args: argparse.Namespace) -> int:
                 f"there is no target {args.target or ''}".rstrip()
                 + f"; there is: {', '.join(one.name for one in every) or 'none'} (docs/import-hook.md)"
             )
-        request = await _request(services, args.message, args.patient)
+        request = await _request(services, args.message, args.patient, args.part or "")
         told = {"patient": request.patient.id, "targets": len(targets)}
         await audit(services, "import.dry_run", request.link.message_id, told)
         shown = [await _shown(target, request, services) for target in targets]
@@ -51,11 +51,11 @@ def dry_run(args: argparse.Namespace) -> int:
     return with_services(args, work)
 
 
-async def _request(services: Services, message: str, patient: str) -> ImportRequest:
+async def _request(services: Services, message: str, patient: str, part: str) -> ImportRequest:
     """The request as it would be: with a link that is not made, or the one that is there.
 
     Raises:
-        NotFoundError: no such message or patient.
+        NotFoundError: no such message, part or patient.
         RefusedError: the message was not accepted, or is not filed yet.
     """
     from gateway.pipeline.import_request import completed, request_of  # noqa: PLC0415 - see gateway.cli.session
@@ -69,8 +69,8 @@ async def _request(services: Services, message: str, patient: str) -> ImportRequ
         message_id = find_message(rows, message)
         if rows.messages.state(message_id) not in {State.FILED, State.LINKED}:
             raise RefusedError("the message was not accepted or is not filed yet: it cannot go onto a chart")
-        there = [link for link in rows.links.for_message(message_id) if link.patient_id == patient]
-        link = there[0] if there else Link(link_id, message_id, patient, "manual", who, DRY_RUN_RULE, at)
+        there = [one for one in rows.links.for_message(message_id) if (one.patient_id, one.part) == (patient, part)]
+        link = there[0] if there else Link(link_id, message_id, patient, "manual", who, DRY_RUN_RULE, at, part)
         return request_of(rows, link, with_bytes=True)
 
     return completed(await services.store.read(read), view_message)

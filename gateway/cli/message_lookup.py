@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.message_report import repair_of
-from gateway.core.errors import ConflictError, NotFoundError
+from gateway.core.errors import ConflictError, NotFoundError, RefusedError
 from gateway.core.lifecycle import State
 from gateway.ports import UnitOfWork
 
+if TYPE_CHECKING:
+    from gateway.ports import SeenDocument
+    from gateway.services import Services
+
 MIN_PREFIX_CHARS = 4
 MAX_LIST = 10_000
+_PART = re.compile(r"[1-9]\d{0,3}(?:\.[1-9]\d{0,3}){0,30}\Z", re.ASCII)
 _OF_EARLIER = ("at", "verdict", "reason", "detail", "hint", "delivered_to", "policy_version")
 """What is told of a verdict that another one has replaced."""
 
@@ -30,6 +36,13 @@ def list_size(text: str) -> int:
     if not 1 <= value <= MAX_LIST:
         raise argparse.ArgumentTypeError(f"must be between 1 and {MAX_LIST}")
     return value
+
+
+def part_number(text: str) -> str:
+    """An IMAP part number, as an argument of a command."""
+    if not _PART.match(text):
+        raise argparse.ArgumentTypeError("must be the number of a part, as 2 or 2.1")
+    return text
 
 
 def find_message(tx: UnitOfWork, text: str, listing: str = "message list") -> str:
@@ -90,9 +103,19 @@ def describe(tx: UnitOfWork, message_id: str) -> dict[str, Any]:
         "repair": repair_of(verdict),
         "earlier_verdicts": [{name: one[name] for name in _OF_EARLIER} for one in verdicts[:-1]],
         "links": [asdict(link) for link in tx.links.for_message(message_id)],
+        # Of this message and its copies: who took them back, when and why.
+        "undone_links": [asdict(one) for one in tx.links.history(message_id) if one.undone is not None],
         **_standing(tx, message_id),
         "rechecks": tx.messages.rechecks(message_id),
     }
+
+
+async def seen_elsewhere(services: Services, message_id: str) -> list[SeenDocument]:
+    """Where the same is on a chart by another message (S47); nothing for a message that is not filed."""
+    try:
+        return await services.charts.seen_elsewhere(message_id)
+    except RefusedError:
+        return []
 
 
 def _standing(tx: UnitOfWork, message_id: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def print_message(document: dict[str, Any]) -> None:
     print_record(pairs)
     _print_evidence(verdict)
     _print_links(document["links"])
+    _print_undone(document["undone_links"])
     _print_standing(document)
     _print_earlier(document["earlier_verdicts"])
     _print_rechecks(document["rechecks"])
@@ -150,12 +151,37 @@ def _print_links(links: Sequence[dict[str, Any]]) -> None:
     out("\ncharts:" if links else "\ncharts: none")
     if links:
         print_table(
-            ("PATIENT", "LINKED", "HOW", "BY", "RULE", "LINK"),
+            ("PATIENT", "PART", "LINKED", "HOW", "BY", "RULE", "LINK"),
             [
-                (link["patient_id"], when(link["linked_at"]), link["mode"], link["actor"], link["rule"], link["id"])
+                (
+                    link["patient_id"], link["part"] or "all", when(link["linked_at"]), link["mode"], link["actor"],
+                    link["rule"], link["id"],
+                )
                 for link in links
             ],
-        )
+        )  # fmt: skip
+
+
+def _print_undone(records: Sequence[dict[str, Any]]) -> None:
+    if not records:
+        return
+    out("\ntaken off a chart:")
+    print_table(
+        ("PATIENT", "PART", "LINKED", "UNDONE", "BY", "LINK", "WHY"),
+        [
+            (
+                record["link"]["patient_id"],
+                record["link"]["part"] or "all",
+                when(record["link"]["linked_at"]),
+                when(record["undone"]["at"]),
+                record["undone"]["actor"],
+                record["link"]["id"],
+                record["undone"]["reason"],
+            )
+            for record in records
+        ],
+        whole_last=True,
+    )
 
 
 def _print_standing(document: dict[str, Any]) -> None:

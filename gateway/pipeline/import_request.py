@@ -1,6 +1,10 @@
 """What an importer is asked: made from a link and what the store has of its message and its patient.
 
-Failure modes: NotFoundError for a link that is not there; StoreError when the stored bytes are damaged or away.
+A link of one part gives that part away and nothing else: no other part, not the message around it, no text and no
+subject, because they may be about somebody else.
+
+Failure modes: NotFoundError for a link or a part that is not there; StoreError when the stored bytes are damaged or
+away.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from gateway.core.errors import NotFoundError
 from gateway.core.mime.headers import scan_headers
 from gateway.ports import ImportRequest, Link, MessagePart, UnitOfWork
 
@@ -38,7 +43,7 @@ def request_of(rows: UnitOfWork, link: Link, *, with_bytes: bool) -> ImportReque
         patient=rows.patients.get(link.patient_id),
         sender=content.sender,
         recipients=content.delivered_to,
-        subject=content.subject,
+        subject="" if link.part else content.subject,
         sent_at=None,
         received_at=rows.messages.facts(link.message_id).received_at,
         rfc822_message_id=content.rfc822_message_id,
@@ -49,9 +54,19 @@ def request_of(rows: UnitOfWork, link: Link, *, with_bytes: bool) -> ImportReque
 
 
 def completed(request: ImportRequest, take_apart: Callable[[bytes], MessageView]) -> ImportRequest:
-    """The request with what is read from its bytes. Costs CPU time: to be called in a thread."""
+    """The request with what is read from its bytes. Costs CPU time: to be called in a thread.
+
+    Raises:
+        NotFoundError: the message has no such part as the link says.
+    """
     view = take_apart(request.content)
-    return replace(request, sent_at=sent_at(request.content), text=view.text, parts=view.parts)
+    sent, wanted = sent_at(request.content), request.link.part
+    if not wanted:
+        return replace(request, sent_at=sent, text=view.text, parts=view.parts)
+    parts = tuple(part for part in view.parts if part.number == wanted)
+    if not parts:
+        raise NotFoundError("the message has no part of that number")
+    return replace(request, sent_at=sent, content=b"", parts=parts)
 
 
 def sent_at(content: bytes) -> datetime | None:

@@ -15,5 +15,6 @@ from gateway.ports import MessagePart
 def view_message(content: bytes) -> MessageView:
     """The view of a complete RFC 5322 message."""
     root = parse_structure(content)
-    parts = tuple(MessagePart(leaf.filename, leaf.content_type, leaf.data()) for leaf in leaf_parts(content, root))
+    leaves = leaf_parts(content, root)
+    parts = tuple(MessagePart(leaf.filename, leaf.content_type, leaf.data(), leaf.path) for leaf in leaves)
     return MessageView(main_text(content, root), parts)

@@ -104,7 +104,7 @@ class Onward:
 
         def decide() -> Standing:
             nonlocal ruling
-            ruling = self._link.rule(rows, judgement.sender, prepared.evidence)
+            ruling = self._link.rule(rows, judgement.sender, prepared.evidence, judgement.delivered_to)
             return ruling.standing
 
         filing = file_at_once(rows, content, prepared.indexed, at, decide, showing=self._showing)

@@ -84,7 +84,10 @@ class DeliveryRows(Protocol):
     """
 
     def order(self, link_id: str, targets: Sequence[str]) -> list[str]:
-        """Ask for the import of a link; returns the targets that did not have it, nor were asked for it, before."""
+        """Ask for the import of a link; returns the targets that did not have it, nor were asked for it, before.
+
+        Nobody is asked for one that was undone.
+        """
         ...
 
     def order_missing(

@@ -11,6 +11,8 @@ from gateway.ports.rows import IndexedMessage, Link, Patient
 IMPORTER_API_VERSION = 1
 """Of :class:`PatientImporter` and what it is given. It is raised when an importer has to be changed."""
 MAX_RECEIPT_CHARS = 1_000
+CHECK_DEGRADED = "degraded: "
+"""How what :meth:`PatientImporter.check` tells begins when the other side is fit, and something will be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,17 @@ class MessagePart:
     """As the sender gave it; never a path to be trusted."""
     content_type: str
     data: bytes
+    number: str = ""
+    """Its IMAP part number in the message (``2.1``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What an importer is asked to put on a chart. ``link.id`` is the idempotency key."""
+    """What an importer is asked to put on a chart. ``link.id`` is the idempotency key.
+
+    A link of one part (``link.part``) brings that part alone: ``content``, ``text`` and ``subject`` are empty, because
+    the rest of the message may be about another patient.
+    """
 
     link: Link
     patient: Patient
@@ -36,6 +44,7 @@ class ImportRequest:
     received_at: datetime
     rfc822_message_id: str
     content_sha256: str
+    """Of the whole message, also where it is not given."""
     content: bytes
     text: str
     parts: tuple[MessagePart, ...] = field(default_factory=tuple)
@@ -131,7 +140,10 @@ class PatientImporter(Protocol):
         ...
 
     async def check(self) -> str | None:
-        """None when the other side is there and fit, else a reason in words for the operator, without PHI."""
+        """None when the other side is there and fit, else a reason in words for the operator, without PHI.
+
+        One that begins with :data:`CHECK_DEGRADED`: it is fit, and something will be left out.
+        """
         ...
 
     async def preview(self, request: ImportRequest) -> ImportPreview:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from gateway.core.document_marks import DocumentMark
 from gateway.core.lifecycle import JobKind, State
 from gateway.core.message import Source
 from gateway.core.standing import ReviewState
@@ -282,6 +284,10 @@ class Patient:
     direct_addresses: tuple[str, ...] = ()
 
 
+PatientMark = Mapping[str, int]
+"""How far the history of the patients was read: the number of the last audit event, by node."""
+
+
 @dataclass(frozen=True, slots=True)
 class AddressBookEntry:
     """One Direct address documented for one patient."""
@@ -295,7 +301,7 @@ class AddressBookEntry:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A message on a patient's chart. ``id`` is the importer's idempotency key."""
+    """A message, or one part of it, on a patient's chart. ``id`` is the importer's idempotency key."""
 
     id: str
     message_id: str
@@ -305,6 +311,38 @@ class Link:
     actor: str
     rule: str
     linked_at: datetime
+    part: str = ""
+    """The IMAP part number (``2.1``) of the one part that is meant; empty: the whole message."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUndo:
+    """That a person has taken a link back."""
+
+    link_id: str
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDocument:
+    """That a message, or a document in it, is on a chart already by another message."""
+
+    mark: DocumentMark
+    """What was recognised, and where it is in the message that was asked for."""
+    path: str
+    """Where it is in the linked one."""
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A link of the history, which keeps every one for ever."""
+
+    link: Link
+    undone: LinkUndo | None
+    """None while it is in force."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from gateway.core.audit import AuditEvent, AuditQuery
+from gateway.core.document_marks import DocumentMark
 from gateway.core.lifecycle import JobKind, State
 from gateway.core.message import Body, Inbound
 from gateway.core.standing import ReviewState, Standing, View
@@ -35,16 +36,20 @@ from gateway.ports.rows import (
     Job,
     KEKUse,
     Link,
+    LinkRecord,
+    LinkUndo,
     Mailbox,
     MailboxEntry,
     MessageFacts,
     MessageSummary,
     Patient,
+    PatientMark,
     PlacedBody,
     RawMessage,
     RefusedCount,
     RefusedMessage,
     Review,
+    SeenDocument,
     StoredContent,
     TroubledJob,
     ViewColumns,
@@ -127,6 +132,10 @@ class MessageRows(Protocol):
 
     def filed_copies(self, message_id: str, content_sha256: str) -> list[str]:
         """Ids of other messages with the same content that are filed or linked, the oldest first."""
+        ...
+
+    def accepted_from(self, sender: str, *, after: str = "", limit: int = 500) -> list[str]:
+        """Ids of the messages whose signature was bound to the (normalised) address, oldest first, keyset-paged."""
         ...
 
     def newest(
@@ -360,6 +369,22 @@ class PatientRows(Protocol):
         """Raises NotFoundError."""
         ...
 
+    def several(self, patient_ids: Collection[str]) -> list[Patient]:
+        """Those of the patients that there are, by id."""
+        ...
+
+    def page(self, after: str = "", limit: int = 1_000) -> list[Patient]:
+        """Patients in the order of their ids, beginning behind one of them: for whoever reads all."""
+        ...
+
+    def mark(self) -> PatientMark:
+        """Where the history of the patients stands now. Not to be kept when it was asked in a unit that writes."""
+        ...
+
+    def changed(self, mark: PatientMark) -> tuple[set[str], PatientMark]:
+        """The ids of the patients of whom anything was written after the mark, and the mark of now."""
+        ...
+
     def search(self, *, text: str = "", limit: int = 50, offset: int = 0) -> list[Patient]: ...
 
     def address_book(self, address: str) -> list[AddressBookEntry]:
@@ -372,16 +397,46 @@ class PatientRows(Protocol):
 
 
 class LinkRows(Protocol):
-    """Links of messages to charts. Append-only."""
+    """Links of messages to charts. Append-only: one that was undone stays, and is in force no more."""
 
-    def add(self, link: Link) -> None: ...
+    def add(self, link: Link, marks: Sequence[DocumentMark] = ()) -> None:
+        """Keep a link; a no-op when this very one is there. ``marks``: by what its content is known again.
 
-    def for_message(self, message_id: str) -> list[Link]: ...
+        Raises ConflictError (the id is taken, or the same of the message is on that chart), NotFoundError (no such
+        message or patient).
+        """
+        ...
 
-    def for_patient(self, patient_id: str) -> list[Link]: ...
+    def undo(self, undone: LinkUndo) -> bool:
+        """Take a link back for ever; False when somebody has. Raises NotFoundError."""
+        ...
+
+    def for_message(self, message_id: str) -> list[Link]:
+        """Those in force, the oldest first."""
+        ...
+
+    def for_patient(self, patient_id: str) -> list[Link]:
+        """Those in force, the oldest first."""
+        ...
+
+    def history(self, message_id: str) -> list[LinkRecord]:
+        """Every link that the message, or a copy with the same content, ever had, the oldest first."""
+        ...
+
+    def patient_history(self, patient_id: str) -> list[LinkRecord]:
+        """Every link that the patient ever had, the oldest first."""
+        ...
+
+    def seen(self, message_id: str, marks: Sequence[DocumentMark]) -> list[SeenDocument]:
+        """Where the same is on a chart by another message that is no copy: links in force, the oldest first."""
+        ...
 
     def get(self, link_id: str) -> Link:
-        """Raises NotFoundError."""
+        """Also one that was undone. Raises NotFoundError."""
+        ...
+
+    def undone(self, link_id: str) -> LinkUndo | None:
+        """Who has taken the link back; None while it is in force."""
         ...
 
     def add_receipt(self, link_id: str, importer: str, receipt: str, at: datetime) -> None:

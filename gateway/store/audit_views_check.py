@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
 from gateway.core.standing import LINKED, NEEDS_REVIEW, REVIEWED, VERIFIED, ReviewState, View
+from gateway.store.links import IN_FORCE
 from gateway.store.tables import (
     link,
     mailbox_flag,
@@ -29,7 +30,9 @@ _NAMED: Final = 5
 """Of one kind of finding so many are named."""
 
 _ON_CHART = mailbox_message.c.content_sha256.in_(
-    select(message_content.c.content_sha256).join(link, link.c.message_id == message_content.c.message_id)
+    select(message_content.c.content_sha256)
+    .join(link, link.c.message_id == message_content.c.message_id)
+    .where(IN_FORCE)
 )
 _OF_REVIEW = review.join(message_content, message_content.c.message_id == review.c.message_id)
 _LAST_REVIEWS = (

@@ -42,7 +42,7 @@ from gateway.core.retry import MAX_RETRY_SECONDS
 from gateway.ports import Delivery, DeliveryAction, DeliveryState, ListedDelivery, TargetStanding
 from gateway.store.delivery_list import Wanted, listed
 from gateway.store.prepared import Prepared
-from gateway.store.tables import import_delivery, import_target, job, link, link_receipt, link_retraction
+from gateway.store.tables import import_delivery, import_target, job, link, link_receipt, link_retraction, link_undo
 from gateway.store.unit_time import UnitTime
 
 READY: Final = "ready"
@@ -73,6 +73,8 @@ class Deliveries:
 
     def order(self, link_id: str, targets: Sequence[str]) -> list[str]:
         """Ask for the import of a link; returns the targets that had neither it nor an order for it."""
+        if self._taken_back(link_id):
+            return []
         had = set(self._connection.scalars(select(link_receipt.c.importer).where(link_receipt.c.link_id == link_id)))
         had |= set(self._connection.scalars(select(_row.target).where(*_of(link_id, DeliveryAction.IMPORT))))
         wanted = [target for target in dict.fromkeys(targets) if target not in had]
@@ -91,14 +93,15 @@ class Deliveries:
             at, link_id = after
             query = query.where(or_(link.c.linked_at > at, and_(link.c.linked_at == at, link.c.id > link_id)))
         rows = self._connection.execute(query).all()
-        ordered = sum(bool(self.order(row.id, [target])) for row in rows if not self._taken_back(row.id))
+        ordered = sum(bool(self.order(row.id, [target])) for row in rows)
         return ordered, (rows[-1].linked_at, rows[-1].id) if len(rows) == limit else None
 
     def _taken_back(self, link_id: str) -> bool:
-        """Whether somebody has asked to take the import of the link back: then no further target gets it."""
+        """Whether the link was undone, or its import is to be taken back: then no further target gets it."""
+        undone = exists(select(link_undo.c.link_id).where(link_undo.c.link_id == link_id))
         asked = exists(select(_row.id).where(*_of(link_id, DeliveryAction.RETRACT)))
         done = exists(select(link_retraction.c.link_id).where(link_retraction.c.link_id == link_id))
-        return bool(self._connection.scalar(select(or_(asked, done))))
+        return bool(self._connection.scalar(select(or_(undone, asked, done))))
 
     def order_retraction(self, link_id: str, actor: str, reason: str, at: datetime) -> list[str]:
         """Ask every target that has or may have the import to take it back; returns their names."""

@@ -81,6 +81,12 @@ _COPIES = Prepared(
     )
     .order_by(message_content.c.message_id)
 )
+_OF_SENDER = Prepared(
+    select(message_content.c.message_id)
+    .where(message_content.c.sender == bindparam("sender"), message_content.c.message_id > bindparam("after"))
+    .order_by(message_content.c.message_id)
+    .limit(bindparam("most"))
+)
 
 
 class Messages(Verdicts):
@@ -259,6 +265,10 @@ class Messages(Verdicts):
         """Ids of other messages with the same content that are filed or linked, the oldest first."""
         copies = _COPIES.scalars(self._connection, content_sha256=content_sha256, message=message_id)
         return [copy for copy in copies if self.state(copy) in {State.FILED, State.LINKED}]
+
+    def accepted_from(self, sender: str, *, after: str = "", limit: int = 500) -> list[str]:
+        """Ids of the messages whose signature was bound to the (normalised) address, oldest first, keyset-paged."""
+        return _OF_SENDER.scalars(self._connection, sender=sender, after=after, most=limit)
 
     def _delivered_to(self, message_id: str) -> tuple[str, ...]:
         return tuple(_DELIVERED_TO.scalars(self._connection, message=message_id))

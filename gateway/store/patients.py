@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import Connection, FromClause, Row, Select, and_, bindparam, func, insert, select
 
 from gateway.core.errors import NotFoundError
-from gateway.ports import AddressBookEntry, Patient
+from gateway.ports import AddressBookEntry, Patient, PatientMark
 from gateway.store.engines import has_text
+from gateway.store.patient_changes import PatientChanges
 from gateway.store.patient_feed import PatientFeed
 from gateway.store.prepared import Prepared
 from gateway.store.tables import clean, patient_address, patient_version
@@ -120,6 +121,28 @@ class Patients:
         if patient_id not in found:
             raise NotFoundError("there is no such patient; see: direct-gateway patient list")
         return found[patient_id][1]
+
+    def several(self, patient_ids: Collection[str]) -> list[Patient]:
+        """Those of the patients that there are, by id."""
+        wanted = sorted(set(patient_ids))
+        found: dict[str, tuple[int, Patient]] = {}
+        for start in range(0, len(wanted), _CHUNK):
+            found |= self._versions(wanted[start : start + _CHUNK])
+        return [found[patient_id][1] for patient_id in wanted if patient_id in found]
+
+    def page(self, after: str = "", limit: int = 1_000) -> list[Patient]:
+        """Patients in the order of their ids, beginning behind one of them: for whoever reads all."""
+        query = _current(select(patient_version)).where(patient_version.c.patient_id > after)
+        rows = self._connection.execute(query.order_by(patient_version.c.patient_id).limit(limit)).all()
+        return [patient for _, patient in self._patients(rows).values()]
+
+    def mark(self) -> PatientMark:
+        """Where the history of the patients stands now; see :mod:`gateway.store.patient_changes`."""
+        return PatientChanges(self._connection).mark()
+
+    def changed(self, mark: PatientMark) -> tuple[set[str], PatientMark]:
+        """The patients of whom anything was written after the mark, and the mark of now."""
+        return PatientChanges(self._connection).since(mark)
 
     def search(self, *, text: str = "", limit: int = 50, offset: int = 0) -> list[Patient]:
         """Patients in whose id, MRN, names, birth date, phone or Direct address every word of the text stands.

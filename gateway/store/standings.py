@@ -2,8 +2,8 @@
 
 What a message is, links and reviews say; this module writes down what follows from that
 (:class:`gateway.core.standing.Standing`), for the message and for every copy of the same content. It is called in the
-transaction that links, decides or reviews, after those rows are written. It may be called any number of times: where
-all is as it should be, nothing is written and no MODSEQ rises.
+transaction that links, undoes a link, decides or reviews, after those rows are written. It may be called any number of
+times: where all is as it should be, nothing is written and no MODSEQ rises.
 
 Crash story: part of the caller's transaction. Failure modes: NotFoundError for a message that was not accepted.
 """
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from gateway.core.errors import NotFoundError
 from gateway.core.standing import ReviewState, Standing
+from gateway.store.links import IN_FORCE
 from gateway.store.prepared import Prepared
 from gateway.store.tables import link, mailbox, mailbox_counter, mailbox_flag, mailbox_message, message_content, review
 from gateway.store.views import Views
@@ -26,7 +27,7 @@ _CONTENT = Prepared(
 _HAS_LINK = Prepared(
     select(link.c.id)
     .join(message_content, message_content.c.message_id == link.c.message_id)
-    .where(message_content.c.content_sha256 == bindparam("sha256"))
+    .where(message_content.c.content_sha256 == bindparam("sha256"), IN_FORCE)
     .limit(1)
 )
 _NEWEST_REVIEW = Prepared(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Table, select
+from sqlalchemy import Column, Connection, Row, Table, func, select
 
 from gateway.core.lifecycle import State
 from gateway.ports import MessageSummary
 from gateway.store.evidence import from_json
 from gateway.store.kept import kept_among
+from gateway.store.links import IN_FORCE
 from gateway.store.tables import (
     content_recipient,
     link,
@@ -37,7 +38,7 @@ def newest_summaries(
     contents = {row.message_id: row for row in _of(connection, message_content, ids)}
     verdicts = {row.message_id: row for row in _of(connection, verdict, ids, verdict.c.seq)}
     recipients = _grouped(_of(connection, content_recipient, ids, content_recipient.c.position), "recipient")
-    patients = _grouped(_of(connection, link, ids, link.c.id), "patient_id")
+    patients = _grouped(_links_of(connection, ids), "patient_id")
     summaries = [
         _summary(head, contents.get(head.id), verdicts.get(head.id), recipients[head.id], patients[head.id])
         for head in heads
@@ -89,7 +90,13 @@ def _of(connection: Connection, table: Table, ids: Sequence[str], *order: Column
     return connection.execute(select(table).where(table.c.message_id.in_(ids)).order_by(*order)).all() if ids else []
 
 
-def _grouped(rows: Sequence[Row[Any]], column: str) -> defaultdict[str, list[str]]:
+def _links_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any, Any]]:
+    query = select(link.c.message_id, link.c.patient_id).where(link.c.message_id.in_(ids), IN_FORCE)
+    # Several parts of a message may be on one chart.
+    return connection.execute(query.group_by(link.c.message_id, link.c.patient_id).order_by(func.min(link.c.id))).all()
+
+
+def _grouped(rows: Sequence[Row[*tuple[Any, ...]]], column: str) -> defaultdict[str, list[str]]:
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
         grouped[row.message_id].append(getattr(row, column))

@@ -667,7 +667,31 @@ link = _append_only(
     Column("actor", CleanText, nullable=False),
     Column("rule", CleanText, nullable=False),
     Column("linked_at", UTCTime, nullable=False),
-    UniqueConstraint("message_id", "patient_id"),
+    # The one part of the message that is meant (its IMAP part number); NULL: the whole message.
+    Column("part", CleanText),
+    # How many links of this message to this patient there were before. NULL: made before schema 6, when there was one.
+    Column("seq", Integer),
+    # A link that was taken back stays, and the next one to the same patient is another.
+    UniqueConstraint("message_id", "patient_id", "seq"),
+)
+
+# That a person has taken a link back; it is in force until then. Whoever imported it is asked to take that back.
+link_undo = _append_only(
+    "link_undo",
+    Column("link_id", CleanString(64), ForeignKey("link.id"), primary_key=True),
+    Column("at", UTCTime, nullable=False),
+    Column("actor", CleanText, nullable=False),
+    Column("reason", CleanText, nullable=False),
+)
+
+# By what the linked message, and each clinical document in it, is known when it comes again: digests and part numbers.
+link_mark = _append_only(
+    "link_mark",
+    Column("link_id", CleanString(64), ForeignKey("link.id"), primary_key=True),
+    Column("kind", CleanString(16), primary_key=True),
+    Column("sha256", CleanString(_DIGEST_CHARS), primary_key=True),
+    Column("path", CleanText, nullable=False),
+    Index("link_mark_sha256", "sha256"),
 )
 
 link_receipt = _append_only(

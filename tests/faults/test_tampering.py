@@ -82,8 +82,15 @@ FORGERIES: dict[str, Forgery] = {
     "link moved to another patient": ("UPDATE link SET patient_id = 'P2' WHERE id = 'L0'", "the row link L0"),
     "link removed": ("DELETE FROM link WHERE id = 'L0'", "the row link L0"),
     "link put in": (
-        "INSERT INTO link SELECT 'X', message_id, 'P7', mode, actor, rule, linked_at FROM link WHERE id = 'L0'",
+        (
+            "INSERT INTO link SELECT 'X', message_id, 'P7', mode, actor, rule, linked_at, part, seq FROM link "
+            "WHERE id = 'L0'"
+        ),
         "the row link X is in no event",
+    ),
+    "undo put in": (
+        "INSERT INTO link_undo VALUES ('L0', '2026-03-01T12:00:00.000000Z', 'olga', 'wrong')",
+        "the row link_undo L0 is in no event",
     ),
     "patient altered": ("UPDATE patient_version SET birth_date = '1900-01-01'", "the row patient_version "),
     "rights altered": ("UPDATE account_folder SET rights = 'lrsw'", "the row account_folder "),

@@ -25,7 +25,9 @@ EVENT = (
     "INSERT INTO audit_event (node, seq, at, actor, action, subject, detail, hash, rows) "
     "VALUES ('main', -1, '2026-03-01T12:00:00.000000Z', 'dr', 'message.read', 'x', '{}', zeroblob(32), ?)"
 )
-LINK = "INSERT INTO link SELECT 'X', message_id, 'P7', mode, actor, rule, linked_at FROM link WHERE id = 'L0'"
+LINK = (
+    "INSERT INTO link SELECT 'X', message_id, 'P7', mode, actor, rule, linked_at, part, seq FROM link WHERE id = 'L0'"
+)
 RIGHT = "INSERT INTO account_folder SELECT account_id, folder, 2, mailbox_id, 'lrswa' FROM account_folder"
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from gateway.agents import IsolatedAgent, build_agent
 from gateway.core.lifecycle import JobKind
+from gateway.core.link_policy import LinkPolicy
 from gateway.core.message import Envelope, Inbound, MemoryBody, Source
 from gateway.importers.folder import FolderImporter
 from gateway.inbox.change_hub import ChangeHub
@@ -155,7 +156,7 @@ class Life:
         with open_store(folder, daemon=True) as real, ThreadPoolExecutor(1) as executor:
             store: Any = Watched(real, boundaries, jobs_apart=self.jobs_apart)
             isolated, hub, indexer = IsolatedAgent(self.settings.trust), ChangeHub(store), Indexer()
-            link = LinkMessage(store, clock, ids, hub, Weighing(), automatic=True)
+            link = LinkMessage(store, clock, ids, hub, Weighing(real.read_blocking), policy=LinkPolicy())
             onward, hand_over = (Onward(indexer, link, hub), HandOver()) if self.at_once else (None, None)
             steps: dict[JobKind, Any] = {
                 JobKind.UNWRAP: Unwrap(

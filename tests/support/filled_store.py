@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from gateway.core.document_marks import DocumentMark, MarkKind
 from gateway.core.lifecycle import State
 from gateway.core.standing import ReviewState, Standing
 from gateway.core.trust import BundleSetting, Direction
 from gateway.core.verdict_fields import verdict_fields
-from gateway.ports import ClientSession, Delivery, DeliveryAction, FeedEntry, FeedOutcome, Link, UnitOfWork
+from gateway.ports import ClientSession, Delivery, DeliveryAction, FeedEntry, FeedOutcome, Link, LinkUndo, UnitOfWork
 from gateway.ports.patient_feed import PatientDetail
 from gateway.store.ids import new_id
 from gateway.store.tables import body_object
@@ -49,6 +50,9 @@ def fill(tx: UnitOfWork) -> None:
     tx.patient_feed.add_event("P1", NOW, NOW, "adt")
     assert tx.patient_feed.merge("P2", "P1", NOW, NOW, "adt")
     assert tx.patient_feed.set_detail("P1", PatientDetail(phones=("5551234567",)), NOW, "adt")
+    mark = DocumentMark(MarkKind.DOCUMENT, "ab" * 32, "2")
+    tx.links.add(Link("L0", message_id, "P1", "manual", "user", "by hand", NOW, "2"), [mark])
+    tx.links.undo(LinkUndo("L0", NOW, "user", "wrong chart"))
     tx.links.add(Link("L1", message_id, "P1", "manual", "user", "by hand", NOW))
     tx.links.add_receipt("L1", "folder", "there", NOW)
     tx.deliveries.order("L1", ["ehr", "gone"])

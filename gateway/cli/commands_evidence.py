@@ -47,7 +47,7 @@ def register(group: SubCommands) -> None:
 
 def _evidence(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
-        stored = await services.store.read(lambda tx: _content_of(tx, args.id))
+        stored = await services.store.read(lambda tx: content_of(tx, args.id))
         evidence = services.evidence(stored.content, stored.sender)
         counts = {"claims": len(evidence.claims), "problems": len(evidence.problems)}
         await audit(services, "message.evidence", stored.message_id, counts)
@@ -60,7 +60,8 @@ def _evidence(args: argparse.Namespace) -> int:
     return with_services(args, work)
 
 
-def _content_of(tx: UnitOfWork, wanted: str) -> StoredContent:
+def content_of(tx: UnitOfWork, wanted: str) -> StoredContent:
+    """What was verified of the message whose id begins so. Raises NotFoundError, ConflictError."""
     message_id = find_message(tx, wanted)
     try:
         return tx.messages.content(message_id)

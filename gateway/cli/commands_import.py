@@ -1,4 +1,4 @@
-"""``import list``, ``retry``, ``replay`` and ``dry-run``: linked messages on their way to the EHR.
+"""``import list``, ``retry``, ``replay``, ``dry-run`` and ``check``: linked messages on their way to the EHR.
 
 Every target has a queue of its own. What a target refuses for good, or what has used up its attempts, is set aside (the
 dead letter) until somebody asks for it again. docs/import-hook.md says what a target is told and what it may answer.
@@ -11,8 +11,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.import_check import check
 from gateway.cli.import_dry_run import dry_run
-from gateway.cli.message_lookup import list_size
+from gateway.cli.message_lookup import list_size, part_number
 from gateway.cli.moments import parse_moment
 from gateway.cli.output import counted, note, out, print_json, print_table, when
 from gateway.cli.session import FINDINGS, OK, SubCommands, actor, audit, with_services
@@ -71,6 +72,7 @@ def register(commands: SubCommands) -> None:
     replay.add_argument("--since", metavar="TIME", help="links made since then (ISO 8601; all when left out)")
     replay.add_argument("--json", action="store_true", help="print as JSON")
     _register_dry_run(group)
+    _register_check(group)
 
 
 def _register_dry_run(group: SubCommands) -> None:
@@ -79,12 +81,26 @@ def _register_dry_run(group: SubCommands) -> None:
         "show what would be sent for a message, sending nothing",
         "Each target shows what it would send if the message were linked to that patient now. It shows content: that\n"
         "somebody looked is on record.",
-        "import dry-run 01J8ZQ4Y P-1001\nimport dry-run 01J8ZQ4Y P-1001 --target ehr --json",
+        "import dry-run 01J8ZQ4Y P-1001\nimport dry-run 01J8ZQ4Y P-1001 --part 2.1 --target ehr --json",
         run=dry_run,
     )
     parser.add_argument("message", metavar="MESSAGE", help="id of the message, or enough of its beginning")
     parser.add_argument("patient", metavar="PATIENT", help="id of the patient")
+    parser.add_argument("--part", type=part_number, metavar="N", help="as for a link of this part only")
     parser.add_argument("--target", metavar="NAME", help="only this one")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def _register_check(group: SubCommands) -> None:
+    parser = group.add(
+        "check",
+        "ask each target whether it is there and fit, sending nothing",
+        "Each target that is enabled is reached, authenticated to and asked what it can do, as far as its kind has\n"
+        "such a thing: 'fit', 'degraded' with what will be left out, or 'unfit' with what is wrong (then status 1).",
+        "import check\nimport check ehr --json",
+        run=check,
+    )
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="only this one")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 

@@ -1,6 +1,7 @@
 """``match evaluate``: try the matching policy on labelled data before it may link anything.
 
-Works on two files alone: no gateway, no store and no configuration is needed, and nothing is kept.
+``match explain`` has a module of its own (:mod:`gateway.cli.commands_explain`). Evaluating works on two files alone: no
+gateway, no store and no configuration is needed, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from gateway.cli import commands_explain
 from gateway.cli.output import clean, counted, note, out, print_json, print_table
 from gateway.cli.session import FINDINGS, OK, SubCommands
 from gateway.core.errors import InputError
@@ -28,7 +30,8 @@ MAX_BYTES = 1024 * 1024 * 1024
 
 def register(commands: SubCommands) -> None:
     """Add the commands."""
-    group = commands.group("match", "try how messages are matched to patients")
+    group = commands.group("match", "how messages are matched to patients: why, and how well")
+    commands_explain.register(group)
     evaluate = group.add(
         "evaluate",
         "try the matching policy on labelled data",

@@ -17,7 +17,7 @@ from gateway.core.errors import InputError
 if TYPE_CHECKING:
     from gateway.matching.query import Query
     from gateway.matching.search import Found, Hit
-    from gateway.ports import Patient
+    from gateway.ports import Patient, UnitOfWork
     from gateway.services import Services
 
 DEFAULT_LIMIT = 20
@@ -87,10 +87,16 @@ def _search(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
         from gateway.matching.index import PatientIndex  # noqa: PLC0415 - not for the other commands
         from gateway.matching.search import search  # noqa: PLC0415
-        from gateway.matching.stored import record_of  # noqa: PLC0415
+        from gateway.weighing import every_record  # noqa: PLC0415
 
-        patients = {patient.id: patient for patient in await services.charts.every_patient()}
-        found = search(PatientIndex(map(record_of, patients.values())), query, args.limit)
+        def find(tx: UnitOfWork) -> tuple[Found, dict[str, Patient]]:
+            index = PatientIndex(every_record(lambda read: read(tx), services.settings.charts.record_assigners))
+            found = search(index, query, args.limit)
+            return found, {
+                patient.id: patient for patient in tx.patients.several([hit.patient_id for hit in found.hits])
+            }
+
+        found, patients = await services.store.read(find)
         await audit(services, "patient.search", "", {"shown": len(found.hits), "searched": True})
         if args.json:
             hits = [_as_json(hit, patients[hit.patient_id]) for hit in found.hits]
@@ -107,6 +113,7 @@ def _as_json(hit: Hit, patient: Patient) -> dict[str, object]:
         "points": hit.points,
         "reasons": [{**asdict(reason), "text": str(reason)} for reason in hit.reasons],
         "alike": [asdict(other) for other in hit.alike],
+        "merged_into": hit.merged_into,
         "patient": asdict(patient),
     }
 
@@ -126,6 +133,7 @@ def _print(found: Found, patients: dict[str, Patient]) -> None:
 
 def _line(hit: Hit, patient: Patient) -> tuple[str, ...]:
     status = "deceased" if hit.deceased else "" if hit.active else "inactive"
+    status = f"merged into {hit.merged_into}" if hit.merged_into else status
     why = [str(reason) for reason in hit.reasons]
     why += [f"mind: {other.why} ({other.patient_id})" for other in hit.alike]
     return (

@@ -89,7 +89,9 @@ class Findings:
     givens_differ: bool = False
     """Two claims name persons of different given names (:func:`gateway.core.claims.given_names_differ`)."""
     is_complete: bool = True
-    """False when a claim may have gone unread, or more patients share a trait than were compared."""
+    """False when a claim may have gone unread."""
+    all_compared: bool = True
+    """False when so many patients share a trait with the message that only the likeliest were compared."""
     comparisons: tuple[Comparison, ...] = ()
     """Every patient who may be meant, the likeliest first, and every patient whom the address book names for the
     sender. Empty when the message says nothing of a patient."""

@@ -16,7 +16,8 @@ A message that meets no fault goes from ``received`` to ``filed``, and on to ``l
 writes every state on the way (:mod:`gateway.pipeline.onward`): then there is no crash between them. Whatever is met
 half done goes step by step, each with its job.
 
-A message that is filed and matches no patient stays ``filed``: that is the unlinked queue. ``refused`` is the
+A message that is filed and matches no patient stays ``filed``: that is the unlinked queue. One whose last link a
+person has undone is ``filed`` again, with no job: the link step does not come back to it. ``refused`` is the
 quarantine; ``received`` may follow it when an operator runs the message again after a repair.
 
 ``kept`` is no part of that life: a message that a mail client put into Sent, its copy of what it sent, begins and ends
@@ -56,7 +57,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.RECEIVED: frozenset({State.UNWRAPPED, State.REFUSED}),
     State.UNWRAPPED: frozenset({State.FILED}),
     State.FILED: frozenset({State.LINKED}),
-    State.LINKED: frozenset(),
+    State.LINKED: frozenset({State.FILED}),
     State.REFUSED: frozenset({State.RECEIVED}),
     State.KEPT: frozenset(),
 }

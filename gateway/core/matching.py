@@ -81,6 +81,7 @@ class Ground(StrEnum):
     OTHER_PATIENT = "other_patient"
     GIVEN_NAMES_DIFFER = "given_names_differ"
     NOT_ALL_READ = "not_all_read"
+    TOO_MANY = "too_many"
     DOUBTFUL_NAME = "doubtful_name"
     SEVERAL_PATIENTS = "several_patients"
     RUNNER_UP = "runner_up"
@@ -105,6 +106,7 @@ EXPLANATIONS: dict[Ground, str] = {
     Ground.OTHER_PATIENT: "The sender is documented for one patient, and the message says that it is of another.",
     Ground.GIVEN_NAMES_DIFFER: "The sources in the message give different given names.",
     Ground.NOT_ALL_READ: "Not everything that the message says of its patient could be read and compared.",
+    Ground.TOO_MANY: "So many patients share something with the message that not all were compared.",
     Ground.DOUBTFUL_NAME: "A name in the message is near the patient's, and not the same.",
     Ground.SEVERAL_PATIENTS: "The evidence is exact for more than one patient.",
     Ground.RUNNER_UP: "Another patient is nearly as likely.",
@@ -117,7 +119,7 @@ EXPLANATIONS: dict[Ground, str] = {
     Ground.UNKNOWN_PATIENT: "The address book names a patient that is not in the patient index.",
     Ground.DECEASED: "The patient is recorded as deceased.",
     Ground.INACTIVE: "The patient's record is not active.",
-    Ground.POLICY_OFF: "The match is exact, but automatic linking is switched off.",
+    Ground.POLICY_OFF: "The match is exact, but the settings leave such a match to a person.",
 }
 
 
@@ -140,6 +142,7 @@ def decide(
     patients: Mapping[str, PatientStanding],
     *,
     automatic: bool,
+    numbers: bool = True,
     demographics: bool = False,
     findings: Findings | None = None,
 ) -> Decision:
@@ -150,7 +153,8 @@ def decide(
         entries: what the address book holds for it; entries of other addresses are ignored.
         patients: the patients that the entries name, by id.
         automatic: False when the policy sends even an exact match to a person.
-        demographics: whether the mailbox's policy lets exact demographics link (the default of the policy is not to).
+        numbers: whether the policy lets an exact record number link.
+        demographics: whether it lets exact demographics link (the default of the policy is not to).
         findings: what the message says, held against the patients; None when nobody read it. What says nothing
             contradicts nothing: empty findings decide as None does.
     """
@@ -160,7 +164,8 @@ def decide(
         version = EVIDENCE_RULE_VERSION
         documented = {entry.patient_id for entry in _documented(sender, entries)}
         ground, patient_id = _weigh(findings, ground, patient_id, documented)
-    if (ground in LINKING and not automatic) or (ground is Ground.EXACT_DEMOGRAPHICS and not demographics):
+    allowed = {Ground.SOLE_PATIENT: True, Ground.EXACT_NUMBER: numbers, Ground.EXACT_DEMOGRAPHICS: demographics}
+    if ground in LINKING and not (automatic and allowed[ground]):
         ground = Ground.POLICY_OFF
     linked = patient_id if ground in LINKING else None
     return Decision(
@@ -208,6 +213,8 @@ def _weigh(
         return Ground.OTHER_PATIENT, None
     if not findings.comparisons:
         return book, None
+    if not findings.all_compared:
+        return Ground.TOO_MANY, None
     return ground, exact.patient_id if exact and ground in LINKING else None
 
 
@@ -222,6 +229,9 @@ def _hold_against_sender(
     own = next((one for one in findings.comparisons if one.patient_id == patient_id), None)
     if own is None:
         return Ground.NOT_ALL_READ, None
+    if any(one.has_exact_demographics and one.points > own.points and not one.merged for one in findings.comparisons):
+        # A namesake born on the same day, whose telephone or address the document has.
+        return Ground.OTHER_PATIENT, None
     if own.contradicts:
         return Ground.CHART_DISAGREES, None
     if Agreement.NEAR in {own.family, own.given}:

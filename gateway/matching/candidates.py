@@ -144,7 +144,7 @@ def _born_in(index: PatientIndex, part: str) -> set[int]:
     year = int(part[:4])
     first = date(year, int(part[5:7]) if len(part) > 4 else 1, 1).toordinal()
     found: set[int] = set()
-    for day in range(first, first + 366):
+    for day in range(first, min(first + 366, date.max.toordinal() + 1)):
         if not iso(day).startswith(part) or len(found) > MANY:
             break
         found.update(index.births.get(day))

@@ -19,9 +19,10 @@ from gateway.core.findings import Agreement, Comparison, Findings
 from gateway.matching.candidates import candidates
 from gateway.matching.compare import Match, match
 from gateway.matching.index import Entry, PatientIndex, house_keys
-from gateway.matching.profile import Profile, assigner_key, identifier_key, of_claim
+from gateway.matching.profile import Profile, assigner_key, identifier_key, is_cut, of_claim
 from gateway.matching.query import Query
 from gateway.matching.search import Found, search
+from gateway.matching.stored import RECORD_NUMBERS
 
 MOST_COMPARED = 2_000
 MOST_CLAIMS = 64
@@ -31,6 +32,7 @@ MOST_AT_A_HOUSE = 50
 SUGGESTED = 5
 """Patients that are shown to whoever decides (matching policy 4)."""
 _SHOWN = 25
+Numbers = frozenset[tuple[str, str]]
 _WORST_FIRST = (
     Agreement.DIFFERENT,
     Agreement.NEAR,
@@ -39,8 +41,6 @@ _WORST_FIRST = (
     Agreement.EQUAL,
     Agreement.UNKNOWN,
 )
-_RECORD_NUMBERS = frozenset({"", "MR", "PI", "PT", "MRN"})
-"""Types of HL7 table 0203 of which a patient has one per assigner."""
 
 
 def findings(index: PatientIndex, evidence: Evidence, documented: Collection[str] = ()) -> Findings:
@@ -59,16 +59,28 @@ def findings(index: PatientIndex, evidence: Evidence, documented: Collection[str
     whole = merged(said[:MOST_CLAIMS])
     sure, complete = _must_compare(index, whole, documented)
     likely, _ = candidates(index, Query(whole))
-    numbers = list(dict.fromkeys((*sure, *likely[:_SHOWN])))
-    compared = [_compare(index, index.at(number), said[:MOST_CLAIMS], whole, evidence.claims) for number in numbers]
+    numbers = _standing_for_themselves(index, list(dict.fromkeys((*sure, *likely[:_SHOWN]))), documented)
+    claimed = tuple(dict.fromkeys(map(_numbers_of, evidence.claims)))
+    compared = [_compare(index, index.at(number), said[:MOST_CLAIMS], whole, claimed) for number in numbers]
     compared.sort(key=lambda one: (-one.points, one.patient_id))
     certain = {index.at(number).id for number in sure}
     return Findings(
         contradictions=contradictions(evidence.claims),
         givens_differ=given_names_differ(evidence.claims),
-        is_complete=evidence.is_complete and complete and len(said) <= MOST_CLAIMS,
+        is_complete=evidence.is_complete and len(said) <= MOST_CLAIMS and not any(map(is_cut, evidence.claims)),
+        all_compared=complete,
         comparisons=tuple(one for at, one in enumerate(compared) if at < _SHOWN or one.patient_id in certain),
     )
+
+
+def _standing_for_themselves(index: PatientIndex, numbers: Sequence[int], documented: Collection[str]) -> list[int]:
+    """Without the records that were merged into one of the others: they are no other patients, whom to mistake."""
+    ids = {index.at(number).id for number in numbers}
+    return [
+        number
+        for number in numbers
+        if (entry := index.at(number)).merged_into not in ids or entry.id in documented or entry.merged_into == entry.id
+    ]
 
 
 def suggestions(index: PatientIndex, evidence: Evidence, limit: int = SUGGESTED) -> Found:
@@ -116,12 +128,12 @@ def _must_compare(index: PatientIndex, profile: Profile, documented: Collection[
 
 
 def _compare(
-    index: PatientIndex, entry: Entry, profiles: Sequence[Profile], whole: Profile, claims: Sequence[Claim]
+    index: PatientIndex, entry: Entry, profiles: Sequence[Profile], whole: Profile, claimed: Sequence[Numbers]
 ) -> Comparison:
     matches = [match(profile, entry.profile) for profile in profiles]
     points = matches[0].points if len(matches) == 1 else match(whole, entry.profile).points
     own = set(entry.profile.identifiers)
-    same, other = _numbers(claims, own)
+    same, other = _numbers(claimed, own)
     return Comparison(
         entry.id,
         points=round(points, 2),
@@ -143,20 +155,24 @@ def _worst(agreements: Iterable[Agreement]) -> Agreement:
     return min(agreements, key=_WORST_FIRST.index, default=Agreement.UNKNOWN)
 
 
-def _numbers(claims: Sequence[Claim], own: Collection[tuple[str, str]]) -> tuple[bool, bool]:
+def _numbers(said: Iterable[Numbers], own: Collection[tuple[str, str]]) -> tuple[bool, bool]:
     """Whether a claim has a record number of the patient, and whether one has another number of the same assigner."""
     same = other = False
     assigners = {assigner for assigner, _ in own if assigner}
-    for claim in claims:
-        said = [
-            (assigner_key(one.assigner), identifier_key(one.value))
-            for one in claim.identifiers
-            if one.kind.upper() in _RECORD_NUMBERS
-        ]
-        equal = {assigner for assigner, value in said if assigner and (assigner, value) in own}
+    for numbers in said:
+        equal = {assigner for assigner, _ in numbers.intersection(own)}
         same = same or bool(equal)
-        other = other or any(assigner in assigners and assigner not in equal for assigner, _ in said)
+        other = other or any(assigner in assigners and assigner not in equal for assigner, _ in numbers)
     return same, other
+
+
+def _numbers_of(claim: Claim) -> Numbers:
+    """Assigner and value of the record numbers of a claim whose assigner is known."""
+    return frozenset(
+        (assigner, identifier_key(one.value))
+        for one in claim.identifiers
+        if one.kind.upper() in RECORD_NUMBERS and (assigner := assigner_key(one.assigner))
+    )
 
 
 def _is_contact(index: PatientIndex, matched: Match) -> bool:

@@ -29,7 +29,9 @@ from gateway.matching.placeholders import (
 from gateway.matching.records import PatientRecord
 
 MAX_VALUES = 16
-"""Of each kind that are compared; a source that lists more has its first ones taken."""
+"""Of each kind that are compared; a source that lists more has its first ones taken (:func:`is_cut`)."""
+MAX_NUMBERS = 64
+"""Record numbers likewise: whoever exchanges documents with many others hands on those of all of them."""
 MAX_CHARS = 128
 """Of one value that are compared."""
 _SUFFIXES = {
@@ -125,6 +127,12 @@ def of_claim(claim: Claim) -> Profile:
     )
 
 
+def is_cut(claim: Claim) -> bool:
+    """Whether a claim may say more than its profile holds: what is left out may be of somebody else."""
+    counted = (claim.names, claim.phones, claim.emails, claim.direct_addresses, claim.addresses)
+    return any(len(values) > MAX_VALUES for values in counted) or len(claim.identifiers) > MAX_NUMBERS
+
+
 def names_of(names: Iterable[PersonName]) -> tuple[Name, ...]:
     """The names that say something; one without a current name keeps its previous ones."""
     found = (_name(name) for name in names)
@@ -183,7 +191,7 @@ def mails_of(values: Iterable[str]) -> tuple[str, ...]:
 def identifiers_of(values: Iterable[Identifier]) -> tuple[tuple[str, str], ...]:
     """Assigner and value of the record numbers that are some."""
     found = ((assigner_key(value.assigner), identifier_key(value.value)) for value in values)
-    return tuple(dict.fromkeys(pair for pair in found if not no_identifier(pair[1])))[:MAX_VALUES]
+    return tuple(dict.fromkeys(pair for pair in found if not no_identifier(pair[1])))[:MAX_NUMBERS]
 
 
 def assigner_key(text: str) -> str:

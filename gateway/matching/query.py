@@ -47,6 +47,7 @@ _DATES = (
         re.compile(rf"(?<!\d)(?P<d>\d{{1,2}})(?:st|nd|rd|th)?[ -]*(?:of )?{_MONTH},?[ -]*{_YEAR}(?!\d)", re.IGNORECASE),
     ),
 )
+_YEAR_ALONE = re.compile(r"\d{4}\Z", re.ASCII)
 _COMPACT = re.compile(r"(?<!\d)(\d{8})(?!\d)")
 _PHONE = re.compile(r"(?<![\w-])(?:tel:)?(?:\+?1[ .-]?)?\(?[2-9]\d{2}\)?[ ./-]?\d{3}[ .-]?\d{4}(?![\w-])")
 _MAIL = re.compile(r"[^\s<>,;()]+@[^\s<>,;()]+")
@@ -132,7 +133,7 @@ def in_one_box(text: str) -> Query:
     sex = next((_SEXES[word.lower()] for word in plain if word.lower() in _SEXES), "")
     names = (part for word in plain if word.lower() not in _SEXES for part in words(word))
     digits = [word for number in numbers if (word := "".join(words(number)))]
-    years = [number for number in digits if len(number) == 4 and "1890" <= number <= "2100"]
+    years = [number for number in digits if _YEAR_ALONE.match(number) and "1890" <= number <= "2100"]
     profile = Profile(
         births=days,
         birth_part=years[0] if years and not days else "",

@@ -256,6 +256,12 @@ class ChartSettings:
 
     automatic_links: bool = True
     """False: even an exact match waits for a person."""
+    automatic_by: str = "address_book"
+    """What links: ``address_book``, with ``number`` an exact record number too, with ``demographics`` those too."""
+    automatic_for: tuple[str, ...] = ()
+    """Addresses of the practice whose mail may be linked without a person. Empty = all."""
+    record_assigners: tuple[str, ...] = ()
+    """As whom others name the practice as the assigner of its record numbers: OIDs, FHIR systems, namespaces."""
     folder_importer_dir: Path | None = Path("charts")
     """A folder per patient gets the message, its parts and a JSON record. Empty = off."""
 

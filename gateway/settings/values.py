@@ -30,6 +30,7 @@ _CHOICES: dict[tuple[str, str], frozenset[str]] = {
     ("trust", "revocation_outbound"): frozenset({"soft", "hard"}),
     ("trust", "fetched_mail"): frozenset({"outer", "trace", "unchecked"}),
     ("store", "bodies"): frozenset({"database", "s3"}),
+    ("charts", "automatic_by"): frozenset({"address_book", "number", "demographics"}),
     ("adt", "tls"): frozenset({"required", "none"}),
     ("adt", "direct_addresses"): frozenset({"add", "replace"}),
     ("log", "format"): frozenset({"text", "json"}),
@@ -227,10 +228,13 @@ def _checked(where: str, key: str, item: str) -> str:
     try:
         if key == "domains":
             return parse_domain(item)
-        if key == "addresses":
+        if key in {"addresses", "automatic_for"}:
             return normalise(item)
         if key in {"allow_fetch_cidrs", "allowed_peers"}:
             return str(ipaddress.ip_network(item, strict=False))
     except (InputError, ValueError) as exc:
         raise ConfigurationError(f"{where}: {exc}") from None
+    if key == "record_assigners" and not item.strip():
+        # It would make every number of an unknown assigner one of ours.
+        raise ConfigurationError(f"{where} must not hold an empty text")
     return item

@@ -57,7 +57,7 @@ def test_a_document_is_filed_once_by_a_receiver_that_fails_in_every_way(tmp_path
         peer.mode("AA")
         peer.start()
         done = ["import", "list", "--target", "ehr", "--state", "done"]
-        wait_for(lambda: practice.json(*done), what="the receipt")
+        wait_for(lambda: practice.json(*done)["deliveries"], what="the receipt")
         assert len(set(peer.messages)) == 1
         assert peer.documents == {link["id"]}
         assert b"MDM^T02^MDM_T02" in shown

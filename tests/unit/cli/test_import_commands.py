@@ -158,7 +158,7 @@ def test_a_number_that_no_delivery_can_have_is_refused_in_words(
     [
         ({"name": "", "kind": "folder"}, "name must be"),
         ({"name": "Dr. Lee", "kind": "folder"}, "name must be"),
-        ({"name": "a", "kind": "ftp"}, "kind must be one of command, folder, "),
+        ({"name": "a", "kind": "ftp"}, "kind must be one of command, fhir, folder, "),
         ({"name": "a", "kind": "folder"}, "directory is missing"),
         ({"name": "a", "kind": "folder", "directory": "x", "url": "https://x/"}, "url means nothing for kind 'folder'"),
         ({"name": "a", "kind": "folder", "directory": "x", "urll": "https://x/"}, "did you mean url?"),

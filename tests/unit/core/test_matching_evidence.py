@@ -179,3 +179,28 @@ def test_nobody_is_ever_linked_against_what_is_said(
     assert linked or not comparisons
     assert not any(one.contradicts or one.deceased or one.merged or not one.active for one in linked)
     assert decide(sender, [ENTRY], {"p1": P1}, automatic=False, findings=found).patient_id is None
+
+
+def test_each_ground_is_allowed_for_itself() -> None:
+    numbered, exact = Findings(comparisons=(NUMBERED,)), Findings(comparisons=(SAME,))
+    off = decide("", [], {}, automatic=True, numbers=False, demographics=False, findings=numbered)
+    assert (off.kind, ground(off)) == (DecisionKind.SUGGESTED, Ground.POLICY_OFF)
+    by_number = decide("", [], {}, automatic=True, numbers=True, demographics=False, findings=exact)
+    assert (by_number.patient_id, ground(by_number)) == (None, Ground.POLICY_OFF)
+    found = Findings(comparisons=(replace(SAME, identifier=True),))
+    sender = decide(ANN, [ENTRY], {"p1": P1}, automatic=True, numbers=False, findings=found)
+    assert (sender.patient_id, ground(sender)) == ("p1", Ground.SOLE_PATIENT)
+
+
+def test_where_not_everybody_was_compared_only_the_sender_links() -> None:
+    for one in (SAME, NUMBERED):
+        decision = by_demographics(one, all_compared=False)
+        assert (decision.patient_id, ground(decision)) == (None, Ground.TOO_MANY)
+    assert ground(by_sender(SAME, all_compared=False)) == Ground.SOLE_PATIENT
+
+
+def test_a_namesake_with_the_documents_contacts_stops_the_link_of_the_sender() -> None:
+    namesake = replace(SAME, patient_id="p2", points=SAME.points + 4)
+    assert ground(by_sender(SAME, namesake)) == Ground.OTHER_PATIENT
+    assert ground(by_sender(SAME, replace(namesake, points=SAME.points))) == Ground.SOLE_PATIENT
+    assert ground(by_sender(SAME, replace(namesake, merged=True))) == Ground.SOLE_PATIENT

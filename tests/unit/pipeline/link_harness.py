@@ -13,6 +13,7 @@ import pytest
 
 from gateway.charts.service import Charts
 from gateway.core.lifecycle import JobKind, State
+from gateway.core.link_policy import LinkPolicy
 from gateway.core.message import Envelope, Inbound, MemoryBody, Source
 from gateway.core.verdict import Judgement, Reason
 from gateway.inbox.change_hub import ChangeHub
@@ -70,7 +71,8 @@ def charts(store: SQLStore) -> Charts:
 def linker(store: SQLStore, *, automatic: bool = True, evidence: EvidenceReader | None = None) -> LinkMessage:
     numbers = itertools.count(1)
     new_id = lambda: f"auto-{next(numbers)}"  # noqa: E731
-    return LinkMessage(store, Frozen(), new_id, ChangeHub(), evidence or Weighing(), automatic=automatic)
+    reader = evidence or Weighing(store.read_blocking)
+    return LinkMessage(store, Frozen(), new_id, ChangeHub(), reader, policy=LinkPolicy(automatic))
 
 
 def filed(

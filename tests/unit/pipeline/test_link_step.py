@@ -40,7 +40,8 @@ async def test_a_documented_sender_is_linked(store: SQLStore) -> None:
     assert open_jobs(store) == [(JobKind.IMPORT, "auto-1")]
     [(action, detail)] = audit(store)
     assert action == "message.linked"
-    assert detail == {"rule": rule, "entries": 1, "automatic": True, "link": "auto-1", "patient": "p1"}
+    linked = {"link": "auto-1", "patient": "p1"}
+    assert detail == {"decision": "automatic", "rule": rule, "entries": 1, "automatic": True, **linked}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,8 @@ async def test_a_message_that_is_not_filed_is_never_linked(store: SQLStore, stop
 class Told(Weighing):
     """Says when the message has been read and the transaction is next."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: SQLStore) -> None:
+        super().__init__(store.read_blocking)
         self.has_read = threading.Event()
 
     def read(self, content: bytes, sender: str) -> Evidence:
@@ -128,7 +130,7 @@ class Told(Weighing):
 
 async def test_the_machine_and_a_person_race_and_one_wins(store: SQLStore, charts: Charts) -> None:
     add_patients(store, Patient("p1", direct_addresses=(ANN,)), Patient("p2"))
-    told = Told()
+    told = Told(store)
     machine = linker(store, evidence=told)
 
     async def person(message: str, *, waits: bool) -> object:

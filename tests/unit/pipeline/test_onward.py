@@ -8,7 +8,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import pytest
 
 from gateway.core.errors import NotFoundError, StoreError
 from gateway.core.lifecycle import JobKind, State
+from gateway.core.link_policy import LinkPolicy
 from gateway.core.message import Envelope, Inbound
 from gateway.core.verdict import Judgement
 from gateway.pipeline import onward as onward_module
@@ -57,10 +58,26 @@ TABLES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Linking:
+    """What the practice lets link by itself."""
+
+    policy: LinkPolicy = field(default_factory=LinkPolicy)
+    assigners: tuple[str, ...] = ()
+
+
 class Works:
     """The pipeline on one store, with a pool; ``at_once`` as the daemon has it, or every step by itself."""
 
-    def __init__(self, store: SQLStore, clock: SteadyClock, *, at_once: bool = True, hand_over: bool = True) -> None:
+    def __init__(
+        self,
+        store: SQLStore,
+        clock: SteadyClock,
+        *,
+        at_once: bool = True,
+        hand_over: bool = True,
+        linking: Linking = Linking(),
+    ) -> None:
         """``clock`` is that of the store as well."""
         self.store = store
         self.clock = clock
@@ -72,7 +89,8 @@ class Works:
         ids = map("01M{:023d}".format, itertools.count(1))
         links = map("link-{:03d}".format, itertools.count(1))
         self.accept = Accept(store, self.clock, lambda: next(ids), lambda: None, hand_over=self.hand_over)
-        self.link = LinkMessage(store, self.clock, lambda: next(links), self.feed, Weighing(), automatic=True)
+        weighing = Weighing(store.read_blocking, linking.assigners)
+        self.link = LinkMessage(store, self.clock, lambda: next(links), self.feed, weighing, policy=linking.policy)
         self.file = FileMessage(store, self, self.clock, self.feed)
         self.isolated = InProcess(self.agent)
         self.unwrap = Unwrap(
@@ -160,7 +178,7 @@ def _first_broken(tx: UnitOfWork) -> int | None:
 
 
 @contextlib.contextmanager
-def works(folder: Path, **options: bool) -> Iterator[Works]:
+def works(folder: Path, **options: Any) -> Iterator[Works]:
     folder.mkdir(exist_ok=True)
     clock = SteadyClock()
     with open_store(folder, clock=clock) as store:

@@ -25,7 +25,7 @@ from gateway.core.claims import Evidence, Source
 from gateway.core.findings import Findings
 from gateway.core.link_policy import LinkPolicy
 from gateway.evidence.message import read_evidence
-from gateway.matching.blocking import BlockingTable, shares, traits
+from gateway.matching.blocking import BlockingTable, asked, shares
 from gateway.matching.index import PatientIndex
 from gateway.matching.judge import MOST_CLAIMS, findings, merged
 from gateway.matching.profile import Profile, of_claim, of_record
@@ -88,7 +88,7 @@ class Weighing:
             found, complete = self._table.sharing(profile, MOST_CANDIDATES)
         # The table is left as it is: what this transaction sees may yet be undone.
         changed = tx.patients.changed(mark or {})[0]
-        wanted = traits(profile).keys()
+        wanted = asked(profile).keys()
         late = {one.id for one in records(tx, changed, self._assigners) if shares(of_record(one), wanted)}
         return {*found, *late}, complete
 

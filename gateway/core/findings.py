@@ -41,6 +41,8 @@ class Comparison:
     """Telephone, address or Direct address are equal, and are evidence."""
     identifier: bool = False
     """A record number is equal, and its assigner known."""
+    direct: bool = False
+    """What is in the message (not who sent it) names a Direct address that is documented for this patient."""
     other_identifier: bool = False
     """A claim has another record number of an assigner that has given this patient one."""
     active: bool = True

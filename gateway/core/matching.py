@@ -229,6 +229,9 @@ def _hold_against_sender(
     own = next((one for one in findings.comparisons if one.patient_id == patient_id), None)
     if own is None:
         return Ground.NOT_ALL_READ, None
+    if not own.direct and any(one.direct for one in findings.comparisons):
+        # It is addressed as somebody else's, whatever it leaves out.
+        return Ground.OTHER_PATIENT, None
     if any(one.has_exact_demographics and one.points > own.points and not one.merged for one in findings.comparisons):
         # A namesake born on the same day, whose telephone or address the document has.
         return Ground.OTHER_PATIENT, None

@@ -20,6 +20,13 @@ WEBHOOK_SCHEDULE_SECONDS: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000,
 MAX_RETRY_SECONDS = 7 * 86400
 """The longest wait that a schedule of the settings, or a receiver that asks for patience, may bring."""
 
+_NOT_REACHED = frozenset(
+    {"unreachable", "unknown_host", "not_allowed", "bad_certificate", "tls", "tls_failed", "bad_ca_file", "no_secret"}
+    | {"settings", "cannot_start", "cannot_load", "bad_options", "no_token", "no_key", "exit_75"}
+)
+_MAY_GO_ON = frozenset({"http_408", "http_502", "http_504"})
+"""What stands between may answer so while the target is still at it."""
+
 WAITING_SCHEDULE_SECONDS: tuple[float, ...] = (5, 15, 30, 60, 120, 300)
 """For a step that can only wait (a token that does not answer); the last entry repeats, so the job is never poison."""
 
@@ -40,6 +47,15 @@ def delay_after(kind: JobKind, attempt: int) -> float | None:
     """Return the seconds to wait after the given failed attempt (1 = the first), or None when it is poison."""
     schedule = SCHEDULES[kind]
     return schedule[attempt - 1] if attempt <= len(schedule) else None
+
+
+def ended_without_import(reason: str) -> bool:
+    """Whether a failed attempt at an import is surely over at the target: it was not reached, or answered with a nack.
+
+    ``reason``: the code of the failure (docs/import-hook.md). One that says less (``timeout``) may still be at it.
+    """
+    answered = reason.startswith(("http_", "ack_")) and reason not in _MAY_GO_ON
+    return answered or reason in _NOT_REACHED
 
 
 def waiting_delay(attempt: int) -> float:

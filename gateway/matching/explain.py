@@ -6,7 +6,7 @@ them says: it is for the eyes of somebody who may read the message, and for no l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.core.claims import Claim, Contradiction, Disagreement, Evidence, Source, contradictions, given_names_differ
@@ -49,6 +49,10 @@ _ALIKE = {
     "similar patient born on the same day": "has the same family name and birth date, and another given name (twin?)",
     "patient of the same name": "has the same name",
 }
+_MOST_OF_A_KIND = 10
+"""Conflicts in one field that are told one by one."""
+MOST_SHOWN_CHARS = 200
+"""Of what a source says in one field."""
 _FIELDS = {Disagreement.BIRTH_DATE: "birth date", Disagreement.FAMILY: "family name", Disagreement.SEX: "sex"}
 
 
@@ -57,7 +61,7 @@ class Conflict:
     """Two sources that cannot both be right, or one that contradicts itself (``right`` is empty)."""
 
     field: str
-    """A word of :class:`Disagreement`, or ``given``."""
+    """A word of :class:`Disagreement`, or ``given``; ``more`` for those that are not told one by one."""
     left: str
     """The word of a :class:`Source`, with its part of the message where it has one: ``cda_header 2/zip:3``."""
     right: str
@@ -127,13 +131,24 @@ def _otherwise(matched: Match) -> list[str]:
 
 
 def conflicts(evidence: Evidence) -> tuple[Conflict, ...]:
-    """What the sources of a message say that cannot be of one person."""
-    found = [_conflict(one) for one in contradictions(evidence.claims)]
+    """What the sources of a message say that cannot be of one person: some of each kind, and how many more there are.
+
+    Sixty-four patients contradict each other in thousands of ways, and each of them may say very much.
+    """
+    found = contradictions(evidence.claims)
+    kinds: dict[Disagreement, list[Contradiction]] = {}
+    for one in found:
+        kinds.setdefault(one.field, []).append(one)
+    told = [_conflict(one) for several in kinds.values() for one in several[:_MOST_OF_A_KIND]]
+    left = len(found) - sum(len(several[:_MOST_OF_A_KIND]) for several in kinds.values())
+    told = list(dict.fromkeys(told))
     if given_names_differ(evidence.claims):
         named = [claim for claim in evidence.claims if any(name.first for name in claim.names)]
-        told = "; ".join(f"{SOURCES[claim.source]} says {_given(claim)}" for claim in named)
-        found.append(Conflict("given", _place(named[0]), _place(named[-1]), f"given name: {told}"))
-    return tuple(dict.fromkeys(found))
+        text = "; ".join(f"{SOURCES[claim.source]} says {_given(claim)}" for claim in named)
+        told.append(Conflict("given", _place(named[0]), _place(named[-1]), f"given name: {text}"))
+    if left:
+        told.append(Conflict("more", "", "", f"and {left} more"))
+    return tuple(told)
 
 
 def _conflict(found: Contradiction) -> Conflict:
@@ -159,8 +174,13 @@ def _value(field: Disagreement, claim: Claim) -> str:
         return claim.birth_date.isoformat() if claim.birth_date else claim.birth_part
     if field is Disagreement.SEX:
         return claim.sex
-    return " or ".join(dict.fromkeys(name.family for name in claim.names if name.family))
+    return _or(name.family for name in claim.names if name.family)
 
 
 def _given(claim: Claim) -> str:
-    return " or ".join(dict.fromkeys(name.first for name in claim.names if name.first))
+    return _or(name.first for name in claim.names if name.first)
+
+
+def _or(values: Iterable[str]) -> str:
+    told = " or ".join(dict.fromkeys(values))
+    return told if len(told) <= MOST_SHOWN_CHARS else f"{told[:MOST_SHOWN_CHARS]}..."

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
-from gateway.core.claims import Claim, Evidence, contradictions, given_names_differ
+from gateway.core.claims import Claim, Evidence, Source, contradictions, given_names_differ
 from gateway.core.findings import Agreement, Comparison, Findings
 from gateway.matching.candidates import candidates
 from gateway.matching.compare import Match, match
 from gateway.matching.index import Entry, PatientIndex, house_keys
-from gateway.matching.profile import Profile, assigner_key, identifier_key, is_cut, of_claim
+from gateway.matching.profile import Profile, assigner_key, identifier_key, is_cut, mails_of, of_claim
 from gateway.matching.query import Query
 from gateway.matching.search import Found, search
 from gateway.matching.stored import RECORD_NUMBERS
@@ -27,6 +27,8 @@ from gateway.matching.stored import RECORD_NUMBERS
 MOST_COMPARED = 2_000
 MOST_CLAIMS = 64
 """Different claims of one message that are compared; beyond them nothing is linked."""
+MOST_VALUES = 512
+"""Names, telephones and addresses of all of them together, likewise. Honest messages have some ten."""
 MOST_AT_A_PHONE = 20
 MOST_AT_A_HOUSE = 50
 SUGGESTED = 5
@@ -56,31 +58,53 @@ def findings(index: PatientIndex, evidence: Evidence, documented: Collection[str
     said = tuple(profile for profile in profiles if profile != Profile())
     if not said and not evidence.problems and not evidence.claims:
         return Findings()
-    whole = merged(said[:MOST_CLAIMS])
+    compared_with = _affordable(said)
+    whole = merged(compared_with)
     sure, complete = _must_compare(index, whole, documented)
     likely, _ = candidates(index, Query(whole))
-    numbers = _standing_for_themselves(index, list(dict.fromkeys((*sure, *likely[:_SHOWN]))), documented)
     claimed = tuple(dict.fromkeys(map(_numbers_of, evidence.claims)))
-    compared = [_compare(index, index.at(number), said[:MOST_CLAIMS], whole, claimed) for number in numbers]
+    numbers = _standing_for_themselves(index, list(dict.fromkeys((*sure, *likely[:_SHOWN]))), documented, claimed)
+    inside = _inside(evidence)
+    compared = [_compare(index, index.at(number), compared_with, whole, claimed, inside) for number in numbers]
     compared.sort(key=lambda one: (-one.points, one.patient_id))
     certain = {index.at(number).id for number in sure}
     return Findings(
         contradictions=contradictions(evidence.claims),
         givens_differ=given_names_differ(evidence.claims),
-        is_complete=evidence.is_complete and len(said) <= MOST_CLAIMS and not any(map(is_cut, evidence.claims)),
+        is_complete=evidence.is_complete and compared_with == said and not any(map(is_cut, evidence.claims)),
         all_compared=complete,
         comparisons=tuple(one for at, one in enumerate(compared) if at < _SHOWN or one.patient_id in certain),
     )
 
 
-def _standing_for_themselves(index: PatientIndex, numbers: Sequence[int], documented: Collection[str]) -> list[int]:
+def _affordable(said: Sequence[Profile]) -> tuple[Profile, ...]:
+    """The first of what the claims say, as far as it may be compared: the writer of the store waits for it."""
+    found: list[Profile] = []
+    left = MOST_VALUES
+    for profile in said[:MOST_CLAIMS]:
+        left -= len(profile.names) + len(profile.phones) + len(profile.places)
+        if left < 0:
+            break
+        found.append(profile)
+    return tuple(found)
+
+
+def _standing_for_themselves(
+    index: PatientIndex, numbers: Sequence[int], documented: Collection[str], claimed: Iterable[Numbers]
+) -> list[int]:
     """Without the records that were merged into one of the others: they are no other patients, whom to mistake."""
-    ids = {index.at(number).id for number in numbers}
-    return [
-        number
-        for number in numbers
-        if (entry := index.at(number)).merged_into not in ids or entry.id in documented or entry.merged_into == entry.id
-    ]
+    entries = {entry.id: entry for entry in map(index.at, numbers)}
+    named = frozenset[tuple[str, str]]().union(*claimed)
+
+    def stands(entry: Entry) -> bool:
+        into = entries.get(entry.merged_into)
+        if into is None or into is entry or entry.id in documented:
+            return True
+        # A merge hands no numbers over. The one that is named speaks against everybody but who has taken the place.
+        own = named.intersection(entry.profile.identifiers).difference(into.profile.identifiers)
+        return bool(own) and into.id not in documented
+
+    return [number for number in numbers if stands(index.at(number))]
 
 
 def suggestions(index: PatientIndex, evidence: Evidence, limit: int = SUGGESTED) -> Found:
@@ -127,8 +151,19 @@ def _must_compare(index: PatientIndex, profile: Profile, documented: Collection[
     return list(islice(found, MOST_COMPARED)), len(found) < MOST_COMPARED
 
 
+def _inside(evidence: Evidence) -> frozenset[str]:
+    """The mail addresses that the message holds of its patient, without that of whoever sent it."""
+    claims = [claim for claim in evidence.claims if claim.source is not Source.SIGNED_FROM]
+    return frozenset(mail for claim in claims for mail in mails_of((*claim.direct_addresses, *claim.emails)))
+
+
 def _compare(
-    index: PatientIndex, entry: Entry, profiles: Sequence[Profile], whole: Profile, claimed: Sequence[Numbers]
+    index: PatientIndex,
+    entry: Entry,
+    profiles: Sequence[Profile],
+    whole: Profile,
+    claimed: Sequence[Numbers],
+    inside: frozenset[str],
 ) -> Comparison:
     matches = [match(profile, entry.profile) for profile in profiles]
     points = matches[0].points if len(matches) == 1 else match(whole, entry.profile).points
@@ -143,6 +178,7 @@ def _compare(
         sex=_worst(one.sex for one in matches),
         contact=any(_is_contact(index, one) for one in matches),
         identifier=same,
+        direct=not inside.isdisjoint(entry.profile.direct),
         other_identifier=other,
         active=entry.active,
         deceased=entry.deceased,

@@ -73,8 +73,13 @@ class Place:
 
     @property
     def number(self) -> str:
-        """The house number or box."""
-        return next((word for word in self.street.split() if word[0].isdigit()), "")
+        """The house number or box; of a house in a grid that of the grid: ``w204n11912``."""
+        words = self.street.split()
+        # Without one there would be no street (place_of).
+        return next(
+            (word for word in words if word[0].isdigit()),
+            next((word for word in words if any(char.isdigit() for char in word)), ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)

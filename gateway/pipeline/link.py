@@ -13,8 +13,8 @@ audit row, or the audited decision not to link; the keywords and the view that t
 Guarantees: a message that has, or ever had, a link (a person was faster, or an earlier run), or a copy of which has, is
 left alone: what a person has undone is never linked again by itself. A message that is not filed is never linked.
 Failure modes: ``StoreError`` when the lease was lost to a later attempt or the commit failed, ``ConflictError`` when
-the message is not filed; nothing is written then and the worker tries again. After the last attempt ``set_aside`` leaves
-the message to a person, with the reason: it waits in the unlinked queue as every other one.
+the message is not filed; nothing is written then and the worker tries again. After the last attempt ``set_aside``
+leaves the message to a person, with the reason: it waits in the unlinked queue as every other one.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def _kept(one: Comparison) -> dict[str, object]:
     marks = {
         "contact": one.contact,
         "identifier": one.identifier,
+        "direct": one.direct,
         "other_identifier": one.other_identifier,
         "inactive": not one.active,
         "deceased": one.deceased,

@@ -41,6 +41,8 @@ MAX_HEAD_BYTES = 16_384
 _MAX_INFORMATIONAL = 8
 _READ_BYTES = 65_536
 _WRITE_BYTES = 262_144
+_EVENTS_AT_ONCE = 256
+"""Of a body in small chunks, until others may run again: what has come is read without a pause."""
 _CLOSE_SECONDS = 2.0
 _MAX_RETRY_AFTER_SECONDS = 7 * 86400
 
@@ -217,6 +219,8 @@ async def _body(machine: h11.Connection, reader: asyncio.StreamReader, max_bytes
         if left < 0:
             raise ImportFailedError("the answer is larger than it may be", reason="answer_too_large")
         pieces.append(bytes(event.data))
+        if len(pieces) % _EVENTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
     if not isinstance(event, h11.EndOfMessage):
         raise ImportFailedError("the answer is not HTTP", reason="bad_answer")
     return b"".join(pieces)

@@ -89,3 +89,12 @@ async def test_an_import_that_may_go_on_is_waited_for(server: FHIRServer) -> Non
     await importer_for(server).import_message(asked)
     assert (await importer_for(server).retract(now)).startswith("entered-in-error:")
     assert (await importer_for(server).retract(retraction(known(server), ""))).startswith("nothing there")
+
+
+async def test_a_server_that_tells_of_no_documents_any_more_is_for_a_person(server: FHIRServer) -> None:
+    asked = known(server)
+    await importer_for(server).import_message(asked)
+    server.vary(without=["DocumentReference", "Communication"])
+    with pytest.raises(ImportRefusedError) as caught:
+        await importer_for(server).retract(retraction(asked, ""))
+    assert caught.value.reason == "cannot_find"

@@ -47,6 +47,7 @@ from gateway.importers.fhir.resources import (
     communication_of,
     logical,
     named_in,
+    plain_reference,
     plan_of,
     provenance_of,
     resource_id,
@@ -193,6 +194,8 @@ class FHIRImporter:
                 raise ImportFailedError("the answer does not fit the transaction", reason="bad_answer")
             found = located(str(response.get("location", "")), item.kind)
             ids[item] = found or await self._found(item.kind, item.condition)
+            if not str(response["status"]).startswith("201"):
+                await self._is_on_this_chart(item.kind, ids[item], item.resource)
         return ids
 
     async def _one_by_one(
@@ -217,13 +220,37 @@ class FHIRImporter:
         if able.of(kind).conditional_create:
             headers["if-none-exist"] = condition
         elif there := await self._search(kind, condition):
+            await self._is_on_this_chart(kind, there[0], resource)
             return there[0]
         answer = await self._server.ask("POST", kind, resource, headers=headers)
         if answer.status == 202:
             return ""
         if answer.status not in {200, 201}:
             raise self._server.nack(answer)
-        return answer.id_of(kind) or await self._found(kind, condition)
+        made = answer.id_of(kind) or await self._found(kind, condition)
+        if answer.status == 200:
+            await self._is_on_this_chart(kind, made, resource)
+        return made
+
+    async def _is_on_this_chart(self, kind: str, made: str, resource: Mapping[str, Any]) -> None:
+        """What an earlier attempt has made may be on the chart that the patient's number led to then.
+
+        Raises:
+            ImportRefusedError: it is: the link must be undone, which takes all of it back.
+            ImportFailedError: it cannot be told now.
+        """
+        if "subject" not in resource:
+            return
+        answer = await self._server.ask("GET", f"{kind}/{made}")
+        if answer.status in {403, 404, 410}:
+            # It may not be read, or somebody has removed it: it was made, and that is all that can be said.
+            return
+        if answer.status != 200 or answer.document is None or answer.document.get("resourceType") != kind:
+            raise self._server.nack(answer)
+        subject = answer.document.get("subject")
+        there = str(subject.get("reference", "")) if isinstance(subject, dict) else ""
+        if there and plain_reference(there) != plain_reference(str(resource["subject"].get("reference", ""))):
+            raise ImportRefusedError("what an earlier attempt made is on another chart", reason="other_chart")
 
     async def _found(self, kind: str, condition: str) -> str:
         """The id of what the server says is there, without saying which."""

@@ -202,7 +202,7 @@ def bundle_of(entries: Sequence[tuple[Item, Mapping[str, Any]]]) -> dict[str, An
 def named_in(resource: Mapping[str, Any], name: str) -> set[str]:
     """What a resource can be found by: its identifiers as ``system|value``, or its entities or targets.
 
-    A server may keep a reference absolute, and with a version: what is given is ``Type/id``.
+    A server may keep a reference in another form than it was given: see :func:`plain_reference`.
     """
     told = resource.get(name)
     every = [one for one in told if isinstance(one, Mapping)] if isinstance(told, list) else []
@@ -210,7 +210,13 @@ def named_in(resource: Mapping[str, Any], name: str) -> set[str]:
         return {f"{one.get('system')}|{one.get('value')}" for one in every}
     referred = (one.get("what", one) for one in every)
     told_as = (str(one.get("reference")) for one in referred if isinstance(one, Mapping))
-    return {found[1] if (found := _REFERENCE.search(one)) else one for one in told_as}
+    return {plain_reference(one) for one in told_as}
+
+
+def plain_reference(text: str) -> str:
+    """``Type/id`` of a reference that may be absolute, and have a version."""
+    found = _REFERENCE.search(text)
+    return found[1] if found is not None else text
 
 
 def resource_id(key: str) -> str:

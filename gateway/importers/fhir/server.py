@@ -42,6 +42,7 @@ longest kind may be of commas alone; documents are base64, which has none."""
 MAX_PAGES = 50
 METADATA_SECONDS = 3600.0
 _PIECE_BYTES = 1024 * 1024
+_MAX_DIGITS = 40
 _PRINTABLE = re.compile(r"[!-~]{1,8192}\Z")
 _TRANSIENT = frozenset({"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"})
 _ISSUES = _TRANSIENT | {
@@ -170,7 +171,12 @@ class FHIRServer:
             same = (there.scheme, there.netloc.lower()) == (here.scheme, here.netloc.lower())
         except ValueError:
             whole, same = "", False
-        if not same or not there.path.startswith(self._base) or not _PRINTABLE.match(whole) or there.fragment:
+        if (
+            not same
+            or not f"{there.path}/".startswith(f"{self._base}/")
+            or not _PRINTABLE.match(whole)
+            or there.fragment
+        ):
             raise ImportFailedError("the next page of a search is not at this server", reason="bad_next_page")
         path = there.path[len(self._base) :].lstrip("/")
         return f"{path}?{there.query}" if there.query else path
@@ -198,7 +204,7 @@ class FHIRServer:
         for attempt in (1, 2):
             token = await self._tokens.header()
             every = {"accept": FHIR_JSON, "user-agent": "direct-gateway", **fields, **token}
-            target = f"{self._base}/{path}" if path else self._base or "/"
+            target = f"{self._base}/{path}" if path and path[0] != "?" else f"{self._base or '/'}{path}"
             reply = await self._http.request(method, target, every, body, max_answer_bytes=limit)
             if reply.status != 401 or attempt == 2 or not self._tokens.forget(token):
                 break
@@ -232,9 +238,16 @@ def _loaded(body: bytes) -> object:
         if values > MAX_VALUES:
             return None
     try:
-        return json.loads(body)
+        return json.loads(body, parse_int=_whole_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _whole_number(text: str) -> int:
+    # Thousands of digits take time by their square.
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("no number of FHIR has so many digits")
+    return int(text)
 
 
 def _issue_of(document: Mapping[str, Any] | None) -> str:

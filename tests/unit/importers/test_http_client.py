@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -13,6 +13,30 @@ from gateway.core.errors import ImportFailedError
 from gateway.importers.http_client import HTTPClient, Reply
 
 Ask = Callable[..., Awaitable[Reply]]
+
+
+@asynccontextmanager
+async def serving(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[Ask]:
+    """A server that does this with each connection; at its end every connection is closed."""
+    ended: list[asyncio.Task[None]] = []
+
+    async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ended.append(task)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(whole, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with ThreadPoolExecutor(1) as threads:
+            yield HTTPClient(f"http://127.0.0.1:{port}/", ("127.0.0.1",), None, threads).request
+        await asyncio.gather(*ended)
 
 
 @asynccontextmanager
@@ -27,13 +51,9 @@ async def answering(answer: bytes, taken: list[bytes] | None = None) -> AsyncIte
             taken.append(head + body)
         writer.write(answer)
         await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        with ThreadPoolExecutor(1) as threads:
-            client = HTTPClient(f"http://127.0.0.1:{port}/", ("127.0.0.1",), None, threads)
-            yield client.request
+    async with serving(serve) as ask:
+        yield ask
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -97,10 +117,6 @@ async def test_an_answer_before_the_end_of_a_request_counts() -> None:
         await writer.drain()
         while await reader.read(65_536):
             pass
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        with ThreadPoolExecutor(1) as threads:
-            client = HTTPClient(f"http://127.0.0.1:{port}/", ("127.0.0.1",), None, threads)
-            assert (await client.request("POST", "/", {}, b"x" * 4_000_000, max_answer_bytes=9)).status == 413
+    async with serving(serve) as ask:
+        assert (await ask("POST", "/", {}, b"x" * 4_000_000, max_answer_bytes=9)).status == 413

@@ -7,7 +7,8 @@ message that
 * is on another patient's chart, as a whole or in part;
 * was taken off this patient's chart by somebody;
 * says of its patient what contradicts this one, or itself: another birth date, family name, given name or sex, several
-  patients, or a document that is not what its package describes; or could not be read to the end.
+  patients, or a document that is not what its package describes; or could not be read to the end;
+* cannot be read, because what is stored of it is damaged.
 
 Failure modes: NotFoundError for an unknown patient; StoreError when a commit failed: what was linked before stays.
 """
@@ -33,9 +34,9 @@ from gateway.core.claims import (
     given_names_differ,
 )
 from gateway.core.document_marks import marks_of
-from gateway.core.errors import ConflictError
+from gateway.core.errors import ConflictError, StoreError, StoreUnavailableError
 from gateway.core.lifecycle import State
-from gateway.ports import Clock, Link, Patient, Store, UnitOfWork
+from gateway.ports import Clock, Link, Patient, Store, StoredContent, UnitOfWork
 
 BULK_RULE: Final = "manual-bulk"
 PAGE: Final = 500
@@ -82,7 +83,6 @@ class _Looked:
     already: bool = False
     why: str = ""
     content_sha256: str = ""
-    rfc822_message_id: str = ""
 
 
 class BulkLinks:
@@ -122,17 +122,29 @@ class BulkLinks:
 
     async def _one(self, wish: BulkWish, patient: Patient, message_id: str) -> _Looked:
         """What became of a message."""
-        evidence = Evidence()
-        found, content = await self._store.read(lambda tx: _read(tx, message_id, patient.id))
-        if content:
-            evidence = await asyncio.to_thread(self._read, content, wish.sender)
-            found = replace(found, why=contradicted(evidence, patient))
-        if found.already or found.why or wish.dry_run:
+        found = await self._store.read(lambda tx: _look(tx, message_id, patient.id))
+        if found.already or found.why:
             return found
-        marks = marks_of(wish.sender, found.rfc822_message_id, evidence.documents)
+        stored = await self._content(message_id)
+        if stored is None:
+            return _Looked(why="what is stored of it is damaged and cannot be read")
+        evidence = await asyncio.to_thread(self._read, stored.content, wish.sender)
+        found = _Looked(why=contradicted(evidence, patient), content_sha256=stored.content_sha256)
+        if found.why or wish.dry_run:
+            return found
+        marks = marks_of(wish.sender, stored.rfc822_message_id, evidence.documents)
         one = Wish(message_id, wish.patient_id, wish.actor, rule=BULK_RULE, marks=marks)
         at, link_id = self._clock.now(), self._new_link_id()
         return await self._store.write(lambda tx: _link(tx, one, link_id, at))
+
+    async def _content(self, message_id: str) -> StoredContent | None:
+        """What is stored of a message; None when it is damaged. Raises StoreUnavailableError."""
+        try:
+            return await self._store.read(lambda tx: tx.messages.content(message_id))
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return None
 
 
 def _page(tx: UnitOfWork, sender: str, after: str) -> list[str]:
@@ -145,16 +157,6 @@ def _with(report: BulkReport, message_id: str, found: _Looked) -> BulkReport:
     if found.why:
         return replace(report, left=(*report.left, LeftMessage(message_id, found.why)))
     return replace(report, linked=(*report.linked, message_id))
-
-
-def _read(tx: UnitOfWork, message_id: str, patient_id: str) -> tuple[_Looked, bytes]:
-    """How the message stands now, and its content when it may be linked."""
-    found = _look(tx, message_id, patient_id)
-    if found.already or found.why:
-        return found, b""
-    stored = tx.messages.content(message_id)
-    found = _Looked(content_sha256=stored.content_sha256, rfc822_message_id=stored.rfc822_message_id)
-    return found, stored.content
 
 
 def _look(tx: UnitOfWork, message_id: str, patient_id: str) -> _Looked:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from unicodedata import category
 
 from gateway.core.document_marks import DocumentMark, MarkKind
 from gateway.core.errors import ConflictError, NotFoundError, RefusedError
@@ -28,6 +29,8 @@ OVERRIDE_RULE: Final = "manual-override"
 UNDONE: Final = "message.link_undone"
 """The event of the audit log: ``message.unlinked`` is what the gateway leaves to a person."""
 MAX_REASON_CHARS: Final = 500
+_NO_TEXT: Final = frozenset({"Cc", "Cs"})
+"""Control characters, and the surrogates that stand for bytes of the command line which are not UTF-8."""
 _SAME: Final = {
     MarkKind.MESSAGE: "A message of this sender with the same Message-ID",
     MarkKind.DOCUMENT: "The same document",
@@ -73,8 +76,9 @@ class Wish:
 
 
 def one_line(reason: str) -> str:
-    """A reason as it is kept."""
-    return " ".join(reason.split())[:MAX_REASON_CHARS]
+    """A reason as it is kept: what importers, HL7 and FHIR among them, take as text."""
+    plain = "".join(" " if category(char) in _NO_TEXT else char for char in reason)
+    return " ".join(plain.split())[:MAX_REASON_CHARS]
 
 
 # --- linking ---
@@ -175,11 +179,13 @@ def _notice(patient: Patient, here: Sequence[Link], others: Sequence[Link], seen
     if here:
         parts = ", ".join(link.part for link in here)
         notices.append(f"Of this message the chart had already: part {parts}.")
-    if patient.deceased:
-        notices.append("The patient is recorded as deceased.")
-    if not patient.active:
-        notices.append("The patient's record is not active.")
-    return " ".join(notices)
+    return " ".join([*notices, *about_chart(patient)])
+
+
+def about_chart(patient: Patient) -> list[str]:
+    """What whoever puts something on the chart should know of it, in sentences."""
+    deceased = ["The patient is recorded as deceased."] if patient.deceased else []
+    return deceased if patient.active else [*deceased, "The patient's record is not active."]
 
 
 # --- undoing ---

@@ -183,7 +183,7 @@ class Charts:
             ConflictError: it is on another chart; the text says whose, since when and by whom.
             StoreError: the commit failed.
         """
-        if override and not reason.strip():
+        if override and not one_line(reason):
             raise RefusedError("an override needs a reason")
         marks = await self._marks(message_id, part)
         wish = Wish(message_id, patient_id, actor, part, override, one_line(reason), marks=marks)

@@ -46,9 +46,14 @@ def register(group: SubCommands) -> None:
 def _bulk(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
         from gateway.charts.bulk import BulkWish  # noqa: PLC0415 - see gateway.cli.session
+        from gateway.charts.linking import about_chart  # noqa: PLC0415 - the same
 
         sender = str(parse_address(args.sender))
-        entries = await services.store.read(lambda tx: tx.patients.address_book(sender))
+        entries, patient = await services.store.read(
+            lambda tx: (tx.patients.address_book(sender), tx.patients.get(args.patient))
+        )
+        for line in about_chart(patient):
+            warn(line)
         if others := sorted({entry.patient_id for entry in entries} - {args.patient}):
             warn(f"the address is documented for another patient: {', '.join(others)}")
         pace = ProgressPace(terminal_seconds=_TERMINAL_SECONDS, file_seconds=_FILE_SECONDS)

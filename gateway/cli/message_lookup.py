@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.message_report import repair_of
-from gateway.core.errors import ConflictError, NotFoundError, RefusedError
+from gateway.cli.output import note
+from gateway.core.errors import ConflictError, KeyUnavailableError, NotFoundError, RefusedError, StoreError
 from gateway.core.lifecycle import State
 from gateway.ports import UnitOfWork
 
@@ -111,10 +112,16 @@ def describe(tx: UnitOfWork, message_id: str) -> dict[str, Any]:
 
 
 async def seen_elsewhere(services: Services, message_id: str) -> list[SeenDocument]:
-    """Where the same is on a chart by another message (S47); nothing for a message that is not filed."""
+    """Where the same is on a chart by another message (S47); nothing for a message that is not filed.
+
+    What cannot be read is told in words: everything else that is known of the message is shown all the same.
+    """
     try:
         return await services.charts.seen_elsewhere(message_id)
     except RefusedError:
+        return []
+    except (StoreError, KeyUnavailableError) as exc:
+        note(f"note: whether the same is on a chart by another message is not known: {exc}")
         return []
 
 

@@ -102,8 +102,9 @@ class DeliveryRows(Protocol):
     def order_retraction(self, link_id: str, actor: str, reason: str, at: datetime) -> list[str]:
         """Ask every target that has or may have the import of a link to take it back; returns their names.
 
-        An import that was not attempted yet is not made any more; it needs no retraction. A second order changes
-        nothing. Raises NotFoundError: no such link.
+        An import that was not attempted yet is not made any more; it needs no retraction. One that was set aside, or
+        that the target surely has not taken, is let go. A second order changes nothing.
+        Raises NotFoundError: no such link.
         """
         ...
 
@@ -120,7 +121,10 @@ class DeliveryRows(Protocol):
         ...
 
     def fail(self, held: Delivery, reason: str, retry_in: timedelta | None) -> bool:
-        """Put it off, or set it aside when ``retry_in`` is None; False when the lease was lost."""
+        """Put it off, or set it aside when ``retry_in`` is None.
+
+        False when it is not open any more: the lease was lost, or it is the import of a link that was undone meanwhile.
+        """
         ...
 
     def hand_back(self, held: Delivery) -> bool:
@@ -147,7 +151,7 @@ class DeliveryRows(Protocol):
     def retry(self, delivery_id: int) -> ListedDelivery:
         """Make it due with all its attempts.
 
-        Raises NotFoundError (none open), ConflictError (it runs now, or is the import of a link that was taken back).
+        Raises NotFoundError (none open), ConflictError (it runs now).
         """
         ...
 

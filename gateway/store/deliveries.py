@@ -6,7 +6,8 @@
   killed hands its deliveries on as they were: that is no failure of the target, and does not bring the dead letter
   nearer, until it has happened ``MAX_LOST`` times in a row.
 * A retraction is handed out when no import of the same link to the same target waits any more, so that the two cannot
-  overtake each other.
+  overtake each other. Of a link that was undone, only an import that may still go on at the target is asked for again,
+  for its answer; one that ended in a nack, now or later, is let go, and is no dead letter.
 
 A claim is safe because there is one writer at a time, on every database. Times are those of
 :mod:`gateway.store.unit_time`.
@@ -38,7 +39,7 @@ from sqlalchemy import (
 
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.lifecycle import JobKind
-from gateway.core.retry import MAX_RETRY_SECONDS
+from gateway.core.retry import MAX_RETRY_SECONDS, ended_without_import
 from gateway.ports import Delivery, DeliveryAction, DeliveryState, ListedDelivery, TargetStanding
 from gateway.store.delivery_list import Wanted, listed
 from gateway.store.prepared import Prepared
@@ -114,10 +115,20 @@ class Deliveries:
         having = set(self._connection.scalars(select(link_receipt.c.importer).where(link_receipt.c.link_id == link_id)))
         having |= set(self._connection.scalars(select(_row.target).where(*_of(link_id, DeliveryAction.IMPORT))))
         having -= set(self.retractions(link_id))
+        self._let_go(link_id)
         having -= set(self._connection.scalars(select(_row.target).where(*_of(link_id, DeliveryAction.RETRACT))))
         for target in sorted(having):
             self._add(link_id, target, DeliveryAction.RETRACT, asked_at=at, actor=actor, reason=reason)
         return sorted(having)
+
+    def _let_go(self, link_id: str) -> None:
+        """Remove the imports of a link that no target is at any more: nobody is to get them now."""
+        idle = select(_row.id, _row.state, _row.last_error).where(
+            *_of(link_id, DeliveryAction.IMPORT), _row.state != LEASED
+        )
+        for row in self._connection.execute(idle).all():
+            if row.state == DEAD or ended_without_import(row.last_error):
+                self._connection.execute(delete(import_delivery).where(_row.id == row.id))
 
     def _add(self, link_id: str, target: str, action: DeliveryAction, **asked: Any) -> None:
         now = self._time.now()
@@ -141,6 +152,9 @@ class Deliveries:
         for row in rows:
             lost = row.lost + (1 if row.state == LEASED else 0)
             if lost >= MAX_LOST:
+                if row.action == DeliveryAction.IMPORT.value and self._taken_back(row.link_id):
+                    self._connection.execute(delete(import_delivery).where(_row.id == row.id))
+                    continue
                 self._set(row.id, state=DEAD, lost=lost, run_at=now, lease_until=None, node=None, last_error=LOST)
                 continue
             until = now + timedelta(seconds=lease_seconds)
@@ -164,7 +178,14 @@ class Deliveries:
         return self._connection.execute(delete(import_delivery).where(*_held(held))).rowcount == 1
 
     def fail(self, held: Delivery, reason: str, retry_in: timedelta | None) -> bool:
-        """Put it off, or set it aside when ``retry_in`` is None; False when the lease was lost."""
+        """Put it off, or set it aside when ``retry_in`` is None; see the Protocol."""
+        if (
+            held.action is DeliveryAction.IMPORT
+            and (retry_in is None or ended_without_import(reason))
+            and self._taken_back(held.link_id)
+        ):
+            self.finish(held)
+            return False
         return self._settle(
             held,
             state=DEAD if retry_in is None else READY,
@@ -176,7 +197,8 @@ class Deliveries:
 
     def hand_back(self, held: Delivery) -> bool:
         """Make it due again, as if it had not been claimed."""
-        return self._settle(held, state=READY, run_at=self._time.now())
+        # How the attempt before ended says nothing of this one, which the target may still be at.
+        return self._settle(held, state=READY, run_at=self._time.now(), last_error="")
 
     def release(self) -> int:
         """Make due what this node held when its process ended."""
@@ -187,7 +209,9 @@ class Deliveries:
         released = self._connection.execute(
             update(import_delivery)
             .where(_row.state == LEASED, ours)
-            .values(state=READY, run_at=self._time.now(), lease_until=None, node=None, lost=_row.lost + 1)
+            .values(
+                state=READY, run_at=self._time.now(), lease_until=None, node=None, lost=_row.lost + 1, last_error=""
+            )
         )
         return released.rowcount
 
@@ -223,22 +247,15 @@ class Deliveries:
             raise NotFoundError(f"no delivery {delivery_id} waits or was set aside; see: direct-gateway import list")
         if row.state == LEASED and row.lease_until > self._time.now():
             raise ConflictError(f"delivery {delivery_id} is with {row.target} at this moment")
-        if row.state == DEAD and row.action == DeliveryAction.IMPORT.value and self._taken_back(row.link_id):
-            raise ConflictError(f"delivery {delivery_id} is of a link that was taken back: it is not sent any more")
         self._set(delivery_id, **self._afresh())
         return next(d for d in self.listed(link_id=row.link_id, target=row.target, limit=10) if d.id == delivery_id)
 
     def retry_dead(self, target: str) -> int:
-        """The same for everything of a target that was set aside, but imports that were taken back."""
-        dead = select(_row.id, _row.link_id, _row.action).where(_row.target == target, _row.state == DEAD)
-        again = [
-            row.id
-            for row in self._connection.execute(dead).all()
-            if row.action != DeliveryAction.IMPORT.value or not self._taken_back(row.link_id)
-        ]
-        for delivery_id in again:
-            self._set(delivery_id, **self._afresh())
-        return len(again)
+        """The same for everything of a target that was set aside."""
+        dead = self._connection.execute(
+            update(import_delivery).where(_row.target == target, _row.state == DEAD).values(self._afresh())
+        )
+        return dead.rowcount
 
     def _afresh(self) -> dict[str, Any]:
         # Not the attempt, which is the fencing token: a worker that was frozen may still believe that it holds it.

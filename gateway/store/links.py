@@ -56,18 +56,18 @@ _CONTENT = (
     .where(message_content.c.message_id == bindparam("copied"))
     .scalar_subquery()
 )
-_MARKED = Prepared(
-    select(link, link_mark.c.path)
-    .join(link_mark, link_mark.c.link_id == link.c.id)
-    .where(link_mark.c.sha256 == bindparam("digest"), link_mark.c.kind == bindparam("of_kind"), IN_FORCE)
-    .order_by(link.c.linked_at, link.c.id)
-    .limit(MOST_SEEN)
-)
 _ITSELF_AND_COPIES = union(
     select(raw_message.c.id).where(raw_message.c.id == bindparam("message")),
     select(message_content.c.message_id).where(message_content.c.content_sha256 == _CONTENT),
 )
-_COPIES = Prepared(_ITSELF_AND_COPIES)
+_MARKED = Prepared(
+    select(link, link_mark.c.path)
+    .join(link_mark, link_mark.c.link_id == link.c.id)
+    .where(link_mark.c.sha256 == bindparam("digest"), link_mark.c.kind == bindparam("of_kind"), IN_FORCE)
+    .where(link.c.message_id.not_in(_ITSELF_AND_COPIES))
+    .order_by(link.c.linked_at, link.c.id)
+    .limit(MOST_SEEN)
+)
 _EVER_OF_MESSAGE = Prepared(_EVER.where(link.c.message_id.in_(_ITSELF_AND_COPIES)))
 _EVER_OF_PATIENT = Prepared(_EVER.where(link.c.patient_id == bindparam("patient")))
 _UNDONE = Prepared(select(link_undo).where(link_undo.c.link_id == bindparam("of_link")))
@@ -141,12 +141,11 @@ class Links:
 
     def seen(self, message_id: str, marks: Sequence[DocumentMark]) -> list[SeenDocument]:
         """Where the same is on a chart by another message that is no copy: links in force, the oldest first."""
-        itself = {row.id for row in _COPIES.rows(self._connection, message=message_id, copied=message_id)}
+        asked = {"message": message_id, "copied": message_id}
         found = [
             SeenDocument(mark, row.path, _link(row))
             for mark in marks
-            for row in _MARKED.rows(self._connection, of_kind=mark.kind.value, digest=mark.sha256)
-            if row.message_id not in itself
+            for row in _MARKED.rows(self._connection, of_kind=mark.kind.value, digest=mark.sha256, **asked)
         ]
         return sorted(found, key=lambda one: (one.link.linked_at, one.link.id))
 

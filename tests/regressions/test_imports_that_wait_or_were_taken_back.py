@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import (
-    ConflictError,
     ImportRefusedError,
     KeyUnavailableError,
+    NotFoundError,
     StoreError,
     StoreUnavailableError,
 )
@@ -27,8 +28,12 @@ from tests.unit.pipeline.test_import_deliveries import SCHEDULE, Recorder, deliv
 __all__ = ["store"]
 
 
-async def _for_a_second(store: SQLStore, importer: Recorder) -> None:
+async def _for_a_second(store: SQLStore, importer: Recorder, begun: Callable[[], bool]) -> None:
+    """Of its work, from the moment that it has begun."""
     task = asyncio.create_task(deliveries(store, importer).run())
+    async with asyncio.timeout(20):
+        while not begun():
+            await asyncio.sleep(0.01)
     await asyncio.sleep(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -43,7 +48,7 @@ async def test_a_refused_import_is_not_sent_once_its_link_was_taken_back(store: 
     assert refused.id is not None
     number = refused.id
     store.write_blocking(lambda tx: tx.deliveries.order_retraction("auto-1", "olga", "wrong", START))
-    with pytest.raises(ConflictError, match="taken back"):
+    with pytest.raises(NotFoundError):
         store.write_blocking(lambda tx: tx.deliveries.retry(number))
     assert store.write_blocking(lambda tx: tx.deliveries.retry_dead("recorder")) == 0
     await deliveries(store, importer).drain()
@@ -67,7 +72,7 @@ async def test_what_cannot_be_read_now_is_not_asked_for_without_a_pause(
 
     with monkeypatch.context() as patch:
         patch.setattr(deliver, "request_for", away)
-        await _for_a_second(store, importer)
+        await _for_a_second(store, importer, begun=lambda: bool(asked))
     assert 1 <= len(asked) <= 4
     (waiting,) = listed(store)
     assert (waiting.state, waiting.failures) == (DeliveryState.WAITING, 0), "it says nothing against the link"
@@ -98,7 +103,7 @@ async def test_a_cancellation_of_the_importers_own_is_a_failure(store: SQLStore)
 
     importer = Cancels("recorder")
     await ordered(store, "recorder")
-    await _for_a_second(store, importer)
+    await _for_a_second(store, importer, begun=lambda: bool(importer.calls))
     assert len(importer.calls) == 1
     assert [(d.failures, d.error) for d in listed(store)] == [(1, "raised_cancellederror")]
 

@@ -1,6 +1,6 @@
 """A message that named another patient by nothing but his Direct address went onto the chart of whoever sent it.
 
-A Direct Context may name its patient by ``directAddress`` alone. Without a name nothing contradicted the sender's chart.
+A Direct Context may name its patient by ``directAddress`` alone. Without a name nothing contradicted the chart.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ _CANDIDATE = {
     "sex": "sex",
     "contact": "a contact is the same",
     "identifier": "record number the same",
+    "direct": "named by a Direct address",
     "other_identifier": "another record number",
     "inactive": "record not active",
     "deceased": "deceased",

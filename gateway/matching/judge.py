@@ -65,7 +65,7 @@ def findings(index: PatientIndex, evidence: Evidence, documented: Collection[str
     claimed = tuple(dict.fromkeys(map(_numbers_of, evidence.claims)))
     numbers = _standing_for_themselves(index, list(dict.fromkeys((*sure, *likely[:_SHOWN]))), documented, claimed)
     inside = _inside(evidence)
-    compared = [_compare(index, index.at(number), compared_with, whole, claimed, inside) for number in numbers]
+    compared = [_compare(index, index.at(number), compared_with, whole, claimed, inside=inside) for number in numbers]
     compared.sort(key=lambda one: (-one.points, one.patient_id))
     certain = {index.at(number).id for number in sure}
     return Findings(
@@ -163,6 +163,7 @@ def _compare(
     profiles: Sequence[Profile],
     whole: Profile,
     claimed: Sequence[Numbers],
+    *,
     inside: frozenset[str],
 ) -> Comparison:
     matches = [match(profile, entry.profile) for profile in profiles]

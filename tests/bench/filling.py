@@ -178,12 +178,20 @@ def keep(rows: UnitOfWork, message_id: str, made: Made, at: datetime) -> None:
     ]
     rows.messages.set_state(message_id, State.FILED, at)
     rows.audit.add(at, ACTOR, "message.filed", message_id, {"uids": uids, "present": 0})
-    unlinked: dict[str, object] = {"rule": "unknown sender", "entries": 0, "automatic": True}
+    unlinked: dict[str, object] = {
+        "decision": "unlinked",
+        "rule": "unknown sender",
+        "entries": 0,
+        "automatic": True,
+    }
     # As for a document that says nothing of a patient.
     unlinked |= {
         "claims": {"signed_from": 1},
         "problems": ["cda_patient_missing"],
         "contradictions": [],
+        "between": [],
         "points": None,
+        "compared": 0,
+        "candidates": [],
     }
     rows.audit.add(at, ACTOR, "message.unlinked", message_id, unlinked)

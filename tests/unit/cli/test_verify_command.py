@@ -378,7 +378,7 @@ def test_every_vector_gets_the_verdict_that_its_manifest_wants(vectors: tuple[Pa
             began = time.monotonic()
             _, [found] = desk.judge([desk.put("vector.eml", shape)], at="2026-11-22T12:00:00Z")
             want = DECIDED.get(name) or ("accepted" if expect in ACCEPTED else "rejected")
-            if found["verdict"] != want or time.monotonic() - began > 2:
+            if found["verdict"] != want or time.monotonic() - began > 5:
                 wrong.append(f"{name}: {found['verdict']} ({found['reason']}: {found['detail']}), wanted {want}")
     assert wrong == []
 

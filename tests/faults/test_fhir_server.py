@@ -84,7 +84,10 @@ def fresh(server: FHIRServer) -> Any:
     return asked
 
 
-@pytest.mark.parametrize("variant", [{}, STEPS, BARE], ids=["transaction", "steps", "bare"])
+VARIANTS = [{}, pytest.param(STEPS, marks=pytest.mark.slow), pytest.param(BARE, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=["transaction", "steps", "bare"])
 async def test_f45_every_fault_at_every_step(
     server: FHIRServer,
     client: tuple[dict[str, Any], dict[str, Any]],
@@ -109,7 +112,7 @@ async def test_f45_every_fault_at_every_step(
     report(f"F45 ({len(variant)} less): points={points} steps={steps} lost=0 twice=0")
 
 
-@pytest.mark.parametrize("variant", [{}, STEPS], ids=["transaction", "steps"])
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=["transaction", "steps"])
 async def test_f45_a_server_that_hangs_at_every_step(
     server: FHIRServer, client: tuple[dict[str, Any], dict[str, Any]], variant: dict[str, Any]
 ) -> None:

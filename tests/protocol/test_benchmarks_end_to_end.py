@@ -183,6 +183,7 @@ def test_imap_in_small_beside_dovecot(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "not measured" not in shown
 
 
+@pytest.mark.slow
 def test_imap_without_dovecot_measures_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def uid_next(practice: Practice) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 def test_a_practice_moves_to_postgresql_and_back(tmp_path: Path, partner_ca: Authority) -> None:
     cluster = shared_cluster()
     if not cluster.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{WRITER}'"):  # noqa: S608 - our own name

@@ -263,6 +263,7 @@ def test_no_token_and_no_own_password_where_the_settings_say_so(tmp_path: Path, 
         practice.stop()
 
 
+@pytest.mark.slow
 def test_a_session_of_another_node_is_ended(two: list[Practice]) -> None:
     first, second = two
     with Idling(second) as there, Idling(first) as here:
@@ -280,6 +281,7 @@ def test_a_session_of_another_node_is_ended(two: list[Practice]) -> None:
     wait_for(lambda: not sessions(second), what="the end of the sessions")
 
 
+@pytest.mark.slow
 def test_the_sessions_of_a_node_that_died_are_shown_as_such(two: list[Practice]) -> None:
     first, second = two
     with connected(second) as client:
